@@ -1,0 +1,50 @@
+/* `consilium-client join`: makes the site's keys, asks for its certificate, online or through files. Main thread,
+ * before the agent runs. Keys never leave keys/. */
+#ifndef CS_AGENT_ENROL_H
+#define CS_AGENT_ENROL_H
+
+#include "common/crypto/sign.h"
+#include "common/crypto/x509.h"
+
+#define CS_JOIN_FILE_MAX_BYTES (64 * 1024)
+
+/* What a join file (text, one `key: value` a line, then the authority's PEM) says. */
+typedef struct cs_join_file {
+    char *site, *consortium, *coordinator, *enrolment; /* host:port */
+    uint8_t token[CS_TOKEN_BYTES];
+    int64_t expires_ms;
+    cs_buffer authority_pem;
+} cs_join_file;
+void cs_join_file_clear(cs_join_file *file);
+CS_MUST_CHECK cs_status cs_join_file_parse(cs_bytes text, const char *source, cs_join_file *ret);
+
+typedef struct cs_join_options {
+    const char *state_folder;
+    const char *join_file; /* path */
+    const char *proxy;     /* "host:port" or NULL */
+    const char *proxy_login;
+    const char *site_config; /* where to write the commented site.yaml if there is none; NULL: state_folder/site.yaml */
+} cs_join_options;
+/* Online. The same token and keys again give the same certificate: a lost answer costs nothing. */
+CS_MUST_CHECK cs_status cs_join(const cs_join_options *options);
+/* Offline: writes the request for the operator, then takes the answer in. */
+CS_MUST_CHECK cs_status cs_join_request(const cs_join_options *options, const char *request_path);
+CS_MUST_CHECK cs_status cs_join_answer(const cs_join_options *options, const char *answer_path);
+
+/* What lies in keys/ of a site that has joined. */
+typedef struct cs_site_identity {
+    char consortium[CS_NAME_MAX + 1], site[CS_NAME_MAX + 1];
+    char *coordinator; /* host:port */
+    cs_buffer certificate_pem, key_pem, authority_pem;
+    cs_identity leaf;
+    cs_sign_key *signing_key;
+} cs_site_identity;
+void cs_site_identity_clear(cs_site_identity *identity);
+/* CS_STATE with "run consilium-client join" when there is nothing. */
+CS_MUST_CHECK cs_status cs_site_identity_load(const char *state_folder, cs_site_identity *ret);
+/* Renewal: makes a new key and request as keys/next.*; install puts key and certificate in place together (a crash
+ * leaves the old pair or the new one). */
+CS_MUST_CHECK cs_status cs_renewal_prepare(const char *state_folder, cs_buffer *ret_csr_der);
+CS_MUST_CHECK cs_status cs_renewal_install(const char *state_folder, cs_bytes certificate_pem, cs_bytes authority_pem);
+
+#endif

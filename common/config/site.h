@@ -1,0 +1,73 @@
+/* A site's configuration, site.yaml: maps the plan's data sets to what is there and says what is allowed. Read by the
+ * agent and, for the data sets, by the worker. Same strictness as plans. Any thread; does not change once read. */
+#ifndef CS_CONFIG_SITE_H
+#define CS_CONFIG_SITE_H
+
+#include "common/config/plan.h"
+
+#define CS_SITE_CONFIG_MAX_BYTES (256 * 1024)
+
+typedef struct cs_column_map {
+    char *plan; /* name in the plan */
+    char *here; /* name in the table; or "#3": column number from 0 where the table has no header */
+} cs_column_map;
+
+/* A row is in the part whose column holds this value, or by fractions of a hash of the row's patient. */
+typedef struct cs_split_part {
+    char *column; /* NULL: no column rule */
+    char *value;
+} cs_split_part;
+
+typedef struct cs_site_dataset {
+    char *name;
+    char *table;     /* CSV; relative to the configuration's folder */
+    bool has_header; /* default true */
+    char delimiter;  /* default ',' */
+    cs_column_map *columns;
+    size_t columns_count;
+    cs_names missing; /* texts that mean missing besides the empty field */
+    char *patient;    /* column that names the patient; NULL: each row is one */
+    cs_split_part train, valid,
+        test; /* by column; a part without a rule takes the rest in the order train, valid, test */
+    bool has_fractions;
+    double train_fraction, valid_fraction, test_fraction;
+} cs_site_dataset;
+
+typedef struct cs_policy_rule {
+    char *dataset;           /* NULL: any */
+    cs_names models;         /* empty: any */
+    uint32_t rounds_maximum; /* 0: any */
+    uint32_t sites_minimum;  /* 0: any */
+} cs_policy_rule;
+
+typedef struct cs_site_config {
+    char *site;
+    char *coordinator; /* host:port */
+    char *proxy;       /* host:port; NULL: none */
+    char *proxy_login_file;
+    char *folder; /* where the file lies; relative paths start here */
+    cs_site_dataset *datasets;
+    size_t datasets_count;
+    uint32_t threads;        /* default 2; recorded with every result */
+    char *worker;            /* program; NULL: consilium-worker beside consilium-client */
+    cs_policy_rule *approve; /* a plan that fits one is approved without a person */
+    size_t approve_count;
+    uint32_t floor_rows;       /* policy.minimum_rows: fewer training rows here: the plan is refused; default 10 */
+    bool requires_confinement; /* policy.confinement: required (default) */
+    cs_names
+        accepted_missing; /* policy.accept_missing: [landlock, seccomp …]: named confinements the site does without */
+    cs_arena *arena;
+} cs_site_config;
+
+/* `source`: the file's path or a name for errors; `folder`: where relative paths start. */
+CS_MUST_CHECK cs_status cs_site_config_read(cs_bytes yaml, const char *source, const char *folder,
+                                            cs_site_config **ret);
+CS_MUST_CHECK cs_status cs_site_config_load(const char *path, cs_site_config **ret);
+void cs_site_config_free(cs_site_config *config);
+CS_DEFINE_AUTO_PTR(cs_site_config)
+/* NULL when the site has no such data set. */
+const cs_site_dataset *cs_site_config_dataset(const cs_site_config *config, const char *name);
+/* A commented site.yaml for `join`. Free with cs_free. */
+char *cs_site_config_template(const char *site, const char *coordinator);
+
+#endif

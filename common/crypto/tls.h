@@ -1,0 +1,48 @@
+/* A small blocking TLS 1.3 client and listener (OpenSSL) for enrolment and doctor; everything else is gRPC's own TLS.
+ * A connection belongs to one thread. Every operation ends at its deadline. */
+#ifndef CS_CRYPTO_TLS_H
+#define CS_CRYPTO_TLS_H
+
+#include "common/crypto/x509.h"
+
+typedef struct cs_tls cs_tls;
+
+typedef struct cs_tls_target {
+    const char *host;
+    uint16_t port;
+    const char *proxy;        /* "host:port" of an HTTP CONNECT proxy; NULL: none. Never taken from the environment */
+    const char *proxy_login;  /* "user:password"; NULL: none */
+    cs_bytes authority_pem;   /* the only root trusted */
+    cs_bytes certificate_pem; /* client certificate; empty: none */
+    const cs_tls_key *key;
+    int64_t timeout_ms; /* for the whole exchange */
+} cs_tls_target;
+
+/* CS_UNAVAILABLE: not reached (says whether name, connection or proxy failed); CS_UNAUTHENTICATED: the chain or name
+ * does not fit, with the issuer that was found. */
+CS_MUST_CHECK cs_status cs_tls_connect(const cs_tls_target *target, cs_tls **ret);
+CS_MUST_CHECK cs_status cs_tls_read_exact(cs_tls *tls, void *data, size_t size);
+CS_MUST_CHECK cs_status cs_tls_write(cs_tls *tls, const void *data, size_t size);
+/* PEM of what the other side showed, also when it was not trusted. */
+CS_MUST_CHECK cs_status cs_tls_peer_certificate(const cs_tls *tls, cs_buffer *ret_pem);
+void cs_tls_free(cs_tls *tls);
+CS_DEFINE_AUTO_PTR(cs_tls)
+
+/* For doctor: the certificate that answers there, without trusting it. */
+CS_MUST_CHECK cs_status cs_tls_probe(const cs_tls_target *target, cs_buffer *ret_certificate_pem, char **ret_issuer);
+
+typedef struct cs_tls_listener cs_tls_listener;
+/* `serve` runs on a thread of a small pool, one connection each, and returns to close it. At most `connections` at
+ * once; more wait in the backlog. certificate_pem is a chain, leaf first. */
+CS_MUST_CHECK cs_status cs_tls_listener_start(const char *address, uint16_t port, cs_bytes certificate_pem,
+                                              const cs_tls_key *key, size_t connections, int64_t timeout_ms,
+                                              void (*serve)(void *self, cs_tls *tls), void *self,
+                                              cs_tls_listener **ret);
+uint16_t cs_tls_listener_port(const cs_tls_listener *listener);
+/* New connections show the new certificate. */
+CS_MUST_CHECK cs_status cs_tls_listener_reload(cs_tls_listener *listener, cs_bytes certificate_pem,
+                                               const cs_tls_key *key);
+/* Waits for the connections in progress, at most their timeout. */
+void cs_tls_listener_stop(cs_tls_listener *listener);
+
+#endif

@@ -1,0 +1,31 @@
+/* Aggregation and the checks at its door: streaming passes over update files, without libtorch. Called by the engine's
+ * fold on the aggregation threads. Memory is O(chunk × updates) for any model size. */
+#ifndef CS_AGGREGATE_AGGREGATE_H
+#define CS_AGGREGATE_AGGREGATE_H
+
+#include "common/tensors/safetensors.h"
+
+#define CS_AGGREGATE_CHUNK_BYTES (256 * 1024)
+
+typedef struct cs_contribution {
+    const char *site; /* for error sentences; the array is in site order */
+    const char *path; /* safetensors of deltas (or of sums) */
+    double weight;    /* not normalized: n_i, or 1 */
+} cs_contribution;
+
+/* Is this a usable update for `model`: the same tensor names, dtypes and shapes, every value finite? CS_INVALID with
+ * the first thing wrong: "tensor 'linear.weight': shape [1, 12], the model has [1, 13]". Never prints a value. */
+CS_MUST_CHECK cs_status cs_update_check(const char *model_path, const char *update_path);
+/* The same for a stand-alone file (the initial model, statistics): readable and finite. */
+CS_MUST_CHECK cs_status cs_tensors_check_finite(const char *path);
+
+/* new = model + Σ (w_i/Σw) · delta_i, in double, in array order, rounded once to the tensor's dtype (F64, F32, F16,
+ * BF16; integer tensors are summed the same way and rounded to nearest). Not a bit changes with `threads`. `metadata`
+ * goes into the new file. McMahan et al. 2017, Algorithm 1. */
+CS_MUST_CHECK cs_status cs_fedavg(const char *model_path, const cs_contribution *contributions, size_t count,
+                                  size_t threads, const cs_metadata_item *metadata, size_t metadata_count,
+                                  const char *output_path);
+/* Σ file_i, tensor by tensor, for the sums of a statistics phase (F64). Names and shapes must agree. */
+CS_MUST_CHECK cs_status cs_sum(const cs_contribution *contributions, size_t count, const char *output_path);
+
+#endif
