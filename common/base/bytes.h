@@ -53,10 +53,14 @@ uint32_t cs_load_be32(const uint8_t in[4]);
 void cs_store_le64(uint8_t out[8], uint64_t value);
 uint64_t cs_load_le64(const uint8_t in[8]);
 
+/* Bytes of the UTF-8 character that `text` begins with; 0 where it is not valid UTF-8 or empty. */
+size_t cs_utf8_length(cs_bytes text);
+
 /* `out` holds 2 × size + 1 characters. */
 void cs_hex_encode(char *out, const void *data, size_t size);
 /* Exactly size bytes from 2 × size digits, else CS_INVALID naming `what`. */
 CS_MUST_CHECK cs_status cs_hex_decode(const char *text, size_t text_size, const char *what, uint8_t *out, size_t size);
+/* Standard alphabet with padding, no white space; one spelling for one value. Decoding appends. */
 void cs_base64_encode(cs_buffer *out, cs_bytes in);
 CS_MUST_CHECK cs_status cs_base64_decode(const char *text, size_t text_size, const char *what, cs_buffer *out);
 

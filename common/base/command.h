@@ -33,12 +33,12 @@ bool cs_argument_flag(const cs_arguments *arguments, const char *name);
 /* Decimal in [low, high]; `ret` is left alone when absent. */
 CS_MUST_CHECK cs_status cs_argument_int(const cs_arguments *arguments, const char *name, int64_t low, int64_t high,
                                         int64_t *ret);
-/* "90s", "10m", "24h", "7d" */
+/* "500ms", "90s", "10m", "24h", "7d" */
 CS_MUST_CHECK cs_status cs_argument_duration(const cs_arguments *arguments, const char *name, int64_t *ret_ms);
 CS_MUST_CHECK cs_status cs_duration_parse(const char *text, const char *what, int64_t *ret_ms);
 
 typedef struct cs_command {
-    const char *name; /* "job submit"; NULL ends the list */
+    const char *name; /* "job submit"; "" for a program without commands; NULL ends the list */
     const char *help; /* one line */
     const cs_option *options;
     int (*run)(const cs_arguments *arguments);
