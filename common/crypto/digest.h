@@ -23,7 +23,7 @@ CS_MUST_CHECK cs_status cs_hash_parse(const char *text, const char *what, cs_has
 /* From a message's bytes field: exactly 32 bytes, else CS_INVALID naming `what`. */
 CS_MUST_CHECK cs_status cs_hash_from(cs_bytes bytes, const char *what, cs_hash *ret);
 
-/* Running digest. cs_digest_copy lets a resumed transfer keep a state. Free with cs_digest_free. */
+/* Running digest. Free with cs_digest_free. */
 typedef struct cs_digest cs_digest;
 cs_digest *cs_digest_new(void);
 void cs_digest_add(cs_digest *digest, const void *data, size_t size);
