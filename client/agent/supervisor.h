@@ -38,8 +38,8 @@ typedef struct cs_worker_task {
     const char *job;
     cs_bytes plan;                  /* the bytes that were approved */
     Consilium__V1__WorkerTask task; /* key, folder inside TASKS_FOLDER/<job>/, inputs, participants */
-    /* Called on the worker thread. */
-    void (*ready)(void *self, const Consilium__V1__WorkerReady *ready);
+    /* Called on the worker thread. `ready` once for each worker that starts; what it refuses makes the worker unfit. */
+    cs_status (*ready)(void *self, const Consilium__V1__WorkerReady *ready);
     void (*progress)(void *self, const Consilium__V1__TaskProgress *progress);
     void *self;
 } cs_worker_task;
@@ -54,8 +54,10 @@ typedef enum cs_worker_end {
 /* Runs one task, starting the job's worker where there is none; waits for its end. Worker thread. */
 cs_worker_end cs_supervisor_run(cs_supervisor *supervisor, const cs_worker_task *task, cs_arena *arena,
                                 Consilium__V1__WorkerDone **ret_done);
-/* Ends the job's worker, or every job's for NULL. Worker thread. */
+/* Ends the job's worker and forgets whether it was fit. Worker thread. */
 void cs_supervisor_end_job(cs_supervisor *supervisor, const char *job);
+/* Ends workers without a task for idle_ms, so that a waiting job holds no memory. Worker thread. */
+void cs_supervisor_end_idle(cs_supervisor *supervisor, int64_t idle_ms);
 /* Asks the worker that now runs a task of this job to stop it / kills it. Harmless when none does. Any thread. */
 void cs_supervisor_cancel(cs_supervisor *supervisor, const char *job);
 void cs_supervisor_kill(cs_supervisor *supervisor, const char *job);
