@@ -1,0 +1,494 @@
+/* Attend, FetchBlob, StoreBlob and Renew, for sites. rpc threads, but cs_services_send: the engine's thread. */
+#include "server/services/internal.h"
+
+#include "common/base/failpoint.h"
+#include "common/base/log.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* A site that does not read is let go before what waits for it grows beyond this; it gets everything again when it is
+ * back. */
+#define SESSION_QUEUE_MAX_BYTES (16 * 1024 * 1024)
+#define SESSION_ARENA_BYTES     (16 * 1024 * 1024)
+
+/* ---- Attend ---- */
+
+struct outgoing {
+    struct outgoing *next;
+    cs_buffer packed;
+};
+
+struct session {
+    struct session *next;
+    cs_services *services;
+    cs_rpc_call *call; /* held */
+    char site[CS_NAME_MAX + 1];
+    uint64_t number;
+    struct outgoing *first, *last; /* sessions_mutex */
+    size_t queued_bytes;           /* sessions_mutex */
+    bool is_closing;               /* sessions_mutex: ends once the queue is empty */
+    bool is_paused;                /* sessions_mutex: the engine's mailbox was full */
+    cs_arena *arena;               /* the message being written */
+};
+
+/* sessions_mutex is held. */
+static void enqueue(struct session *session, const Consilium__V1__CoordinatorMessage *message)
+{
+    struct outgoing *item = cs_alloc(sizeof *item);
+    cs_wire_pack(&message->base, &item->packed);
+    session->queued_bytes += item->packed.size;
+    if (session->last)
+        session->last->next = item;
+    else
+        session->first = item;
+    session->last = item;
+}
+
+/* sessions_mutex is held. The goodbye is the last thing the site hears on this stream. */
+static void close_with_goodbye(struct session *session, const char *reason, bool may_reconnect)
+{
+    if (session->is_closing)
+        return;
+    Consilium__V1__Goodbye goodbye = CONSILIUM__V1__GOODBYE__INIT;
+    goodbye.reason = (char *)(uintptr_t)reason;
+    goodbye.may_reconnect = may_reconnect;
+    Consilium__V1__CoordinatorMessage message = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
+    message.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_GOODBYE;
+    message.goodbye = &goodbye;
+    enqueue(session, &message);
+    session->is_closing = true;
+    cs_rpc_resume(session->call);
+}
+
+bool cs_services_send(void *self, const char *site, const Consilium__V1__CoordinatorMessage *message)
+{
+    cs_services *services = self;
+    bool was_sent = false;
+    pthread_mutex_lock(&services->sessions_mutex);
+    for (struct session *session = services->sessions; session; session = session->next) {
+        if (session->is_closing || strcmp(session->site, site) != 0)
+            continue;
+        enqueue(session, message);
+        if (session->queued_bytes > SESSION_QUEUE_MAX_BYTES)
+            cs_rpc_end(session->call, CS_EXHAUSTED, "the site does not read; it may attend again");
+        cs_rpc_resume(session->call);
+        was_sent = true;
+        break;
+    }
+    pthread_mutex_unlock(&services->sessions_mutex);
+    return was_sent;
+}
+
+void cs_services_tick(cs_services *services)
+{
+    pthread_mutex_lock(&services->sessions_mutex);
+    for (struct session *session = services->sessions; session; session = session->next) {
+        if (session->is_paused)
+            cs_rpc_resume(session->call);
+        session->is_paused = false;
+    }
+    pthread_mutex_unlock(&services->sessions_mutex);
+}
+
+static cs_status session_begin(cs_rpc_call *call, const Consilium__V1__SiteMessage *message)
+{
+    if (message->body_case != CONSILIUM__V1__SITE_MESSAGE__BODY_HELLO)
+        return cs_fail(CS_STATE, "the first message on a stream must be a Hello");
+    uint32_t minor = 0;
+    uint64_t features = 0;
+    CS_TRY(cs_wire_agree(message->hello, &minor, &features));
+
+    cs_services *services = services_of(call);
+    struct session *session = cs_alloc(sizeof *session);
+    session->services = services;
+    session->call = call;
+    session->arena = cs_arena_new(SESSION_ARENA_BYTES);
+    memcpy(session->site, cs_rpc_call_peer(call)->identity.name, sizeof session->site);
+    cs_rpc_hold(call);
+    cs_rpc_call_set_data(call, session);
+
+    Consilium__V1__CoordinatorMessage welcome = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
+    welcome.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_HELLO;
+    welcome.hello = cs_wire_hello();
+
+    pthread_mutex_lock(&services->sessions_mutex);
+    for (struct session *older = services->sessions; older; older = older->next) {
+        if (strcmp(older->site, session->site) == 0)
+            close_with_goodbye(older, "a newer session of this site took over", false);
+    }
+    session->number = ++services->last_session;
+    session->next = services->sessions;
+    services->sessions = session;
+    enqueue(session, &welcome);
+    pthread_mutex_unlock(&services->sessions_mutex);
+
+    cs_engine_site_attended(services->engine, session->site, session->number, features, message->hello->software);
+    cs_rpc_resume(call);
+    return CS_OK;
+}
+
+static cs_status attend_request(cs_rpc_call *call, const ProtobufCMessage *request)
+{
+    const Consilium__V1__SiteMessage *message = (const Consilium__V1__SiteMessage *)request;
+    struct session *session = cs_rpc_call_data(call);
+    if (!session)
+        return session_begin(call, message);
+    switch (message->body_case) {
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_HELLO:
+        return cs_fail(CS_INVALID, "found a second Hello on one stream");
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_RELAY:
+        return cs_fail(CS_UNIMPLEMENTED,
+                       "messages between sites are reserved: this coordinator did not offer the feature");
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_STATE:
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_DECISION:
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_PROGRESS:
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_RESULT:
+        break;
+    default:
+        return CS_OK; /* a body of a newer minor version */
+    }
+
+    cs_services *services = session->services;
+    cs_status status = cs_engine_site_message(services->engine, session->site, session->number, message);
+    if (status != CS_EXHAUSTED)
+        return status;
+    pthread_mutex_lock(&services->sessions_mutex);
+    session->is_paused = true;
+    pthread_mutex_unlock(&services->sessions_mutex);
+    return CS_LATER;
+}
+
+static cs_status attend_requests_end(cs_rpc_call *call)
+{
+    struct session *session = cs_rpc_call_data(call);
+    if (!session)
+        return cs_fail(CS_STATE, "the stream ended before its Hello");
+    pthread_mutex_lock(&session->services->sessions_mutex);
+    session->is_closing = true;
+    pthread_mutex_unlock(&session->services->sessions_mutex);
+    cs_rpc_resume(call);
+    return CS_OK;
+}
+
+static cs_status attend_response(cs_rpc_call *call, const ProtobufCMessage **ret)
+{
+    struct session *session = cs_rpc_call_data(call);
+    if (!session)
+        return CS_LATER;
+    cs_services *services = session->services;
+    pthread_mutex_lock(&services->sessions_mutex);
+    struct outgoing *item = session->first;
+    bool is_closing = session->is_closing;
+    if (item) {
+        session->first = item->next;
+        if (!session->first)
+            session->last = NULL;
+        session->queued_bytes -= item->packed.size;
+    }
+    pthread_mutex_unlock(&services->sessions_mutex);
+    if (!item)
+        return is_closing ? CS_DONE : CS_LATER;
+
+    cs_arena_reset(session->arena);
+    ProtobufCMessage *message = NULL;
+    cs_status status = cs_wire_unpack(&consilium__v1__coordinator_message__descriptor, cs_buffer_view(&item->packed),
+                                      session->arena, &message);
+    cs_buffer_clear(&item->packed);
+    cs_free(item);
+    *ret = message;
+    return status;
+}
+
+static void attend_done(cs_rpc_call *call, bool is_cancelled)
+{
+    (void)is_cancelled;
+    struct session *session = cs_rpc_call_data(call);
+    if (!session)
+        return;
+    cs_services *services = session->services;
+    pthread_mutex_lock(&services->sessions_mutex);
+    struct session **link = &services->sessions;
+    while (*link != session)
+        link = &(*link)->next;
+    *link = session->next;
+    pthread_mutex_unlock(&services->sessions_mutex);
+
+    cs_engine_site_left(services->engine, session->site, session->number);
+    while (session->first) {
+        struct outgoing *item = session->first;
+        session->first = item->next;
+        cs_buffer_clear(&item->packed);
+        cs_free(item);
+    }
+    cs_arena_free(session->arena);
+    cs_rpc_call_set_data(call, NULL);
+    cs_free(session);
+    cs_rpc_release(call);
+}
+
+/* ---- FetchBlob ---- */
+
+static cs_status agree(const Consilium__V1__Hello *hello)
+{
+    uint32_t minor = 0;
+    uint64_t features = 0;
+    return cs_wire_agree(hello, &minor, &features);
+}
+
+static cs_status fetch_request(cs_rpc_call *call, const ProtobufCMessage *message)
+{
+    const Consilium__V1__FetchBlobRequest *request = (const Consilium__V1__FetchBlobRequest *)message;
+    cs_services *services = services_of(call);
+    if (cs_rpc_call_data(call))
+        return cs_fail(CS_INVALID, "found a second request, expected one");
+    CS_TRY(agree(request->hello));
+    if (!request->task)
+        return cs_fail(CS_INVALID, "FetchBlob names no task");
+    cs_hash hash = {0};
+    CS_TRY(cs_hash_from(cs_wire_bytes(request->sha256), "FetchBlob.sha256", &hash));
+    CS_TRY(cs_engine_may_fetch(services->engine, cs_rpc_call_peer(call)->identity.name, request->task, &hash));
+    outflow *flow = NULL;
+    CS_TRY(outflow_open(services->blobs, &hash, request->offset, &flow));
+    cs_rpc_call_set_data(call, flow);
+    return CS_OK;
+}
+
+static cs_status fetch_response(cs_rpc_call *call, const ProtobufCMessage **ret)
+{
+    outflow *flow = cs_rpc_call_data(call);
+    if (!flow)
+        return cs_fail(CS_INVALID, "found no request, expected one");
+    CS_FAILPOINT("services.fetch_chunk");
+    return outflow_next(flow, ret);
+}
+
+static void fetch_done(cs_rpc_call *call, bool is_cancelled)
+{
+    (void)is_cancelled;
+    outflow_free(cs_rpc_call_data(call));
+    cs_rpc_call_set_data(call, NULL);
+}
+
+/* ---- StoreBlob ---- */
+
+struct inflow {
+    cs_upload *upload;
+    uint64_t size, durable;
+    bool owes_ack, has_answered, is_complete;
+    Consilium__V1__StoreBlobAck ack;
+};
+
+static cs_status store_begin(cs_rpc_call *call, const Consilium__V1__StoreBlobRequest *request)
+{
+    cs_services *services = services_of(call);
+    const char *site = cs_rpc_call_peer(call)->identity.name;
+    CS_TRY(agree(request->hello));
+    if (!request->task)
+        return cs_fail(CS_INVALID, "StoreBlob names no task");
+    if (request->data.len > 0)
+        return cs_fail(CS_INVALID, "the first StoreBlob message has no data: the answer says where to go on");
+    cs_hash hash = {0};
+    CS_TRY(cs_hash_from(cs_wire_bytes(request->sha256), "StoreBlob.sha256", &hash));
+    CS_TRY(cs_engine_may_store(services->engine, site, request->task, &hash, request->size));
+
+    struct inflow *flow = cs_alloc(sizeof *flow);
+    cs_status status = cs_upload_open(services->blobs, site, &hash, request->size, &flow->upload, &flow->durable);
+    if (status != CS_OK) {
+        cs_free(flow);
+        return status;
+    }
+    flow->size = request->size;
+    flow->owes_ack = true;
+    cs_rpc_call_set_data(call, flow);
+    return CS_OK;
+}
+
+static cs_status finish_if_whole(struct inflow *flow)
+{
+    if (flow->is_complete || flow->durable < flow->size)
+        return CS_OK;
+    CS_TRY(cs_upload_finish(flow->upload));
+    flow->is_complete = true;
+    flow->owes_ack = true;
+    return CS_OK;
+}
+
+static cs_status store_request(cs_rpc_call *call, const ProtobufCMessage *message)
+{
+    const Consilium__V1__StoreBlobRequest *request = (const Consilium__V1__StoreBlobRequest *)message;
+    struct inflow *flow = cs_rpc_call_data(call);
+    if (!flow) {
+        CS_TRY(store_begin(call, request));
+        flow = cs_rpc_call_data(call);
+    } else {
+        if (flow->is_complete)
+            return cs_fail(CS_INVALID, "found data after the last byte of the blob");
+        if (request->data.len > CS_WIRE_CHUNK_BYTES)
+            return cs_fail(CS_INVALID, "a chunk has %zu bytes, the most is %d", request->data.len, CS_WIRE_CHUNK_BYTES);
+        CS_FAILPOINT("services.store_chunk");
+        CS_TRY(cs_upload_append(flow->upload, request->offset, request->data.data, request->data.len));
+        if (cs_upload_is_due(flow->upload)) {
+            CS_TRY(cs_upload_sync(flow->upload, &flow->durable));
+            flow->owes_ack = true;
+        }
+    }
+    CS_TRY(finish_if_whole(flow));
+    if (flow->owes_ack)
+        cs_rpc_resume(call);
+    return CS_OK;
+}
+
+static cs_status store_requests_end(cs_rpc_call *call)
+{
+    struct inflow *flow = cs_rpc_call_data(call);
+    if (!flow)
+        return cs_fail(CS_INVALID, "found no request, expected one");
+    if (flow->is_complete)
+        return CS_OK;
+    CS_TRY(cs_upload_sync(flow->upload, &flow->durable));
+    return cs_fail(CS_INVALID, "the stream ended at byte %" PRIu64 " of %" PRIu64, flow->durable, flow->size);
+}
+
+static cs_status store_response(cs_rpc_call *call, const ProtobufCMessage **ret)
+{
+    struct inflow *flow = cs_rpc_call_data(call);
+    if (!flow)
+        return CS_LATER;
+    if (!flow->owes_ack)
+        return flow->is_complete ? CS_DONE : CS_LATER;
+    consilium__v1__store_blob_ack__init(&flow->ack);
+    if (!flow->has_answered)
+        flow->ack.hello = cs_wire_hello();
+    flow->ack.durable_offset = flow->durable;
+    flow->ack.complete = flow->is_complete;
+    flow->has_answered = true;
+    flow->owes_ack = false;
+    *ret = &flow->ack.base;
+    return CS_OK;
+}
+
+static void store_done(cs_rpc_call *call, bool is_cancelled)
+{
+    (void)is_cancelled;
+    struct inflow *flow = cs_rpc_call_data(call);
+    if (!flow)
+        return;
+    /* What came is worth keeping when the line was cut: the next stream goes on there. */
+    if (!flow->is_complete)
+        CS_IGNORE(cs_upload_sync(flow->upload, &flow->durable), "the next stream starts at the older offset");
+    cs_upload_free(flow->upload);
+    cs_free(flow);
+    cs_rpc_call_set_data(call, NULL);
+}
+
+/* ---- Renew ---- */
+
+static cs_status renew_on_engine(ask *question, cs_store *store)
+{
+    const Consilium__V1__RenewRequest *request = (const Consilium__V1__RenewRequest *)question->request;
+    const cs_identity *identity = &cs_rpc_call_peer(question->call)->identity;
+    CS_AUTO(cs_buffer) pem = CS_BUFFER_EMPTY;
+    int64_t not_after_ms = 0;
+    CS_TRY(cs_pki_renew(question->services->pki, store, identity, cs_wire_bytes(request->csr), &pem, &not_after_ms));
+    CS_TRY(cs_registry_publish(store));
+
+    Consilium__V1__RenewAnswer *answer = cs_arena_alloc(question->arena, sizeof *answer);
+    consilium__v1__renew_answer__init(answer);
+    answer->hello = cs_wire_hello();
+    answer->certificate = cs_wire_data(cs_arena_copy(question->arena, pem.data, pem.size), pem.size);
+    answer->not_after_ms = (uint64_t)not_after_ms;
+    question->answer = &answer->base;
+    return CS_OK;
+}
+
+static cs_status renew_request(cs_rpc_call *call, const ProtobufCMessage *message)
+{
+    const Consilium__V1__RenewRequest *request = (const Consilium__V1__RenewRequest *)message;
+    CS_TRY(agree(request->hello));
+    return ask_start(call, message, renew_on_engine);
+}
+
+/* ---- the tables ---- */
+
+static const cs_rpc_method federation[] = {
+    {.path = "/consilium.v1.Federation/Attend",
+     .request = &consilium__v1__site_message__descriptor,
+     .response = &consilium__v1__coordinator_message__descriptor,
+     .is_duplex = true,
+     .on_request = attend_request,
+     .on_requests_end = attend_requests_end,
+     .next_response = attend_response,
+     .on_done = attend_done},
+    {.path = "/consilium.v1.Federation/FetchBlob",
+     .request = &consilium__v1__fetch_blob_request__descriptor,
+     .response = &consilium__v1__blob_chunk__descriptor,
+     .on_request = fetch_request,
+     .next_response = fetch_response,
+     .on_done = fetch_done},
+    {.path = "/consilium.v1.Federation/StoreBlob",
+     .request = &consilium__v1__store_blob_request__descriptor,
+     .response = &consilium__v1__store_blob_ack__descriptor,
+     .is_duplex = true,
+     .on_request = store_request,
+     .on_requests_end = store_requests_end,
+     .next_response = store_response,
+     .on_done = store_done},
+    {.path = "/consilium.v1.Federation/Renew",
+     .request = &consilium__v1__renew_request__descriptor,
+     .response = &consilium__v1__renew_answer__descriptor,
+     .on_request = renew_request,
+     .next_response = ask_respond,
+     .on_done = ask_done},
+    {.path = NULL},
+};
+
+const cs_rpc_method *cs_services_federation_methods(void)
+{
+    return federation;
+}
+
+cs_status cs_services_admit(void *self, const cs_rpc_peer *peer, const char *path)
+{
+    cs_services *services = self;
+    (void)path;
+    if (peer->is_local)
+        return CS_OK;
+    if (peer->identity.role != CS_ROLE_SITE)
+        return cs_fail(CS_DENIED, "found the certificate of a coordinator, expected one of a site");
+    if (strcmp(peer->identity.consortium, cs_pki_consortium(services->pki)) != 0)
+        return cs_fail(CS_DENIED, "found a certificate of consortium '%s', this is '%s'", peer->identity.consortium,
+                       cs_pki_consortium(services->pki));
+    return cs_registry_admit(&peer->identity);
+}
+
+cs_services *cs_services_new(const cs_services_config *config)
+{
+    cs_services *services = cs_alloc(sizeof *services);
+    services->blobs = config->blobs;
+    services->pki = config->pki;
+    services->coordinator = cs_strdup(config->coordinator);
+    services->enrolment = cs_strdup(config->enrolment);
+    pthread_mutex_init(&services->sessions_mutex, NULL);
+    return services;
+}
+
+void cs_services_free(cs_services *services)
+{
+    if (!services)
+        return;
+    pthread_mutex_destroy(&services->sessions_mutex);
+    cs_free(services->coordinator);
+    cs_free(services->enrolment);
+    cs_free(services);
+}
+
+void cs_services_set_engine(cs_services *services, cs_engine *engine)
+{
+    services->engine = engine;
+}
+
+void cs_services_set_server(cs_services *services, cs_rpc_server *server)
+{
+    atomic_store(&services->server, server);
+}

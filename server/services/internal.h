@@ -1,0 +1,70 @@
+/* What the handlers of this folder share. Private to server/services. */
+#ifndef CS_SERVICES_INTERNAL_H
+#define CS_SERVICES_INTERNAL_H
+
+#include "server/services/services.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct session;
+
+struct cs_services {
+    cs_blobs *blobs;
+    cs_pki *pki;
+    cs_engine *engine;
+    _Atomic(cs_rpc_server *) server;
+    char *coordinator, *enrolment;
+    pthread_mutex_t sessions_mutex; /* guards the list and every session's queue */
+    struct session *sessions;
+    uint64_t last_session;
+};
+
+static inline cs_services *services_of(const cs_rpc_call *call)
+{
+    return cs_rpc_call_context(call);
+}
+
+/* A question for the engine's thread whose answer ends a call. Lives until both the call and the engine have let it go.
+ */
+typedef struct ask ask;
+typedef cs_status (*ask_work)(ask *question, cs_store *store);
+struct ask {
+    cs_services *services;
+    cs_rpc_call *call;
+    cs_arena *arena;                 /* request and answer */
+    const ProtobufCMessage *request; /* a copy */
+    const ProtobufCMessage *answer;  /* set by the work */
+    void *result;                    /* or this, for methods that stream */
+    ask_work work;
+    atomic_int references;
+    atomic_bool is_done;
+    bool is_sent;
+    cs_status status;
+    char error[CS_ERROR_TEXT_BYTES];
+};
+
+/* on_request of every method that asks the engine: copies the request and posts the work. */
+cs_status ask_start(cs_rpc_call *call, const ProtobufCMessage *request, ask_work work);
+/* CS_LATER until the engine has answered; then its status, with its sentence. */
+cs_status ask_result(ask *question);
+/* next_response and on_done of a unary method that asks. */
+cs_status ask_respond(cs_rpc_call *call, const ProtobufCMessage **ret);
+void ask_done(cs_rpc_call *call, bool is_cancelled);
+void ask_release(ask *question);
+
+/* A blob on its way out, in chunks. */
+typedef struct outflow {
+    cs_fd fd;
+    uint64_t size, offset;
+    bool has_started;
+    uint8_t *chunk; /* CS_WIRE_CHUNK_BYTES */
+    Consilium__V1__BlobChunk message;
+} outflow;
+
+cs_status outflow_open(cs_blobs *blobs, const cs_hash *hash, uint64_t offset, outflow **ret);
+/* CS_DONE after the last chunk; an empty rest is one message without data. */
+cs_status outflow_next(outflow *flow, const ProtobufCMessage **ret);
+void outflow_free(outflow *flow);
+
+#endif
