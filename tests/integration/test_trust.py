@@ -1,0 +1,168 @@
+"""Enrolment, renewal, revocation: who may speak, proved with real daemons and with clients of another make."""
+
+import json
+import pathlib
+import re
+import subprocess
+import time
+import unittest
+
+import harness
+from harness import CLIENT, ConsortiumTest, plan_yaml, run, wait_until
+
+
+def serials(site):
+    """Serial number of the certificate the site has now."""
+    pem = next(path for path in sorted((site.folder / "keys").iterdir()) if b"BEGIN CERTIFICATE" in path.read_bytes()
+               and path.name != "authority.crt")
+    return run(["openssl", "x509", "-noout", "-serial", "-in", pem]).stdout.strip()
+
+
+class EnrolmentTest(ConsortiumTest):
+    def test_a_token_admits_one_site_once(self):
+        site = self.consortium.site("mercy").join()
+        thief = self.consortium.site("thief")
+
+        refused = thief.command("join", site.join_file, expect=1)
+
+        self.assertIn("token", refused.stderr)
+        states = {entry["site"]: entry["state"] for entry in self.consortium.server_json("site", "list")}
+        self.assertEqual(states, {"mercy": "enrolled"})
+
+    def test_a_lost_answer_costs_nothing(self):
+        site = self.consortium.site("mercy").join()
+        first = serials(site)
+        keys = {path.name: path.read_bytes() for path in (site.folder / "keys").iterdir()}
+        lost = [path for path in (site.folder / "keys").iterdir()
+                if b"BEGIN CERTIFICATE" in path.read_bytes() and b"PRIVATE" not in path.read_bytes()]
+        for path in lost:
+            path.unlink()
+
+        site.command("join", site.join_file)
+
+        self.assertEqual(serials(site), first)
+        for name, content in keys.items():
+            if b"PRIVATE" in content:
+                self.assertEqual((site.folder / "keys" / name).read_bytes(), content)
+
+    def test_an_expired_token_is_refused_with_its_date(self):
+        site = self.consortium.site("mercy")
+        site.join_file.write_text(self.consortium.server("token", "new", "mercy", "--valid", "1s").stdout)
+        time.sleep(1.2)  # the token's life is wall time of another process
+
+        refused = site.command("join", site.join_file, expect=1)
+
+        self.assertRegex(refused.stderr, r"expired")
+
+    def test_a_token_for_another_site_is_refused(self):
+        site = self.consortium.site("mercy")
+        text = self.consortium.server("token", "new", "mercy").stdout
+        site.join_file.write_text(re.sub(r"(?m)^site: mercy$", "site: general", text))
+
+        refused = site.command("join", site.join_file, expect=1)
+
+        self.assertIn("mercy", refused.stderr + self.consortium.daemon.text())
+
+    def test_joining_works_through_files_alone(self):
+        site = self.consortium.site("island")
+        site.join_file.write_text(self.consortium.server("token", "new", "island").stdout)
+        request, answer = self.folder / "request", self.folder / "answer"
+        site.command("join", site.join_file, "--request", request)
+        answer.write_text(self.consortium.server("token", "answer", request).stdout)
+        site.command("join", site.join_file, "--answer", answer)
+        self.assertNotIn("PRIVATE", request.read_text() + answer.read_text())
+
+        harness.write_table(site.folder / "demo.csv", seed=1)
+        site.configure(harness.site_yaml(site.name, self.consortium)).start()
+
+        self.consortium.wait_connected("island")
+
+    def test_private_keys_are_readable_by_their_owner_only_and_a_loose_one_is_refused(self):
+        site = self.consortium.site("mercy").join()
+        secrets = [path for path in (site.folder / "keys").iterdir() if b"PRIVATE" in path.read_bytes()]
+        self.assertGreaterEqual(len(secrets), 2)
+        for path in secrets:
+            self.assertEqual(path.stat().st_mode & 0o777, 0o600, path)
+
+        secrets[0].chmod(0o644)
+        refused = run([CLIENT, "run", "--state", site.folder], expect=1)
+
+        self.assertIn("644", refused.stderr)
+
+
+class RevocationTest(ConsortiumTest):
+    def test_revocation_ends_streams_within_five_seconds_and_the_next_call_is_refused(self):
+        site, other = self.hospitals(2)
+
+        begun = time.monotonic()
+        self.consortium.server("site", "revoke", site.name, "--reason", "key stolen")
+        wait_until(lambda: site.name not in self.consortium.connected(), "the stream to end", 5)
+        self.assertLessEqual(time.monotonic() - begun, 5)
+        reason = wait_until(lambda: site.json("status")["reason"], "the site to know why")
+
+        self.assertIn("revoked", reason)
+        self.assertNotIn(site.name, self.consortium.connected())
+        self.assertIn(other.name, self.consortium.connected())
+        self.consortium.server("token", "new", site.name, expect=1)
+
+    def test_a_site_comes_back_with_a_rejoin_token_and_keeps_its_transcript(self):
+        site, _ = self.hospitals(2)
+        job = self.consortium.submit(plan_yaml(rounds=1))
+        self.consortium.wait_job(job, states=("complete",))
+        before = (site.folder / "audit" / "transcript.jsonl").read_text()
+        self.consortium.server("site", "revoke", site.name)
+        wait_until(lambda: site.name not in self.consortium.connected(), "the stream to end", 5)
+        site.daemon.stop()
+
+        site.join_file.write_text(self.consortium.server("token", "new", site.name, "--rejoin").stdout)
+        site.command("join", site.join_file)
+        site.start()
+
+        self.consortium.wait_connected(site.name)
+        self.assertTrue((site.folder / "audit" / "transcript.jsonl").read_text().startswith(before))
+
+
+class RenewalTest(ConsortiumTest):
+    server_options = ("leaf_life: 12s",)
+
+    def test_both_sides_renew_under_a_running_job_without_a_restart(self):
+        sites = self.hospitals(2)
+        first = serials(sites[0])
+        job = self.consortium.submit(plan_yaml(rounds=100000, steps=50))
+        wait_until(lambda: self.consortium.job(job)["round"] >= 1, "round 1")
+
+        wait_until(lambda: serials(sites[0]) != first, "a new certificate at the site")
+        second = serials(sites[0])
+        wait_until(lambda: serials(sites[0]) != second, "another one")
+        wait_until(lambda: "renewed the coordinator's certificate" in self.consortium.daemon.text(), "the coordinator's own")
+        reached = self.consortium.job(job)["round"]
+        wait_until(lambda: self.consortium.job(job)["round"] > reached + 2, "the job to go on")
+        history = self.consortium.job(job)["history"]
+        self.consortium.server("job", "cancel", job)
+
+        self.assertFalse([entry for entry in history if entry["not_folded"]])
+
+
+class StrangerTest(ConsortiumTest):
+    def client(self, *words, expect=0):
+        return run(["python3", pathlib.Path(__file__).with_name("python_client.py"), *words], expect=expect)
+
+    def test_a_client_of_another_make_is_served_with_a_certificate_and_refused_without(self):
+        site = self.consortium.site("mercy").join()
+        keys = site.folder / "keys"
+        target = ["--target", f"localhost:{self.consortium.port}", "--authority", keys / "authority.crt"]
+        identity = self.identity(keys)
+
+        healthy = self.client("health", *target, *identity)
+        self.client("health", *target, expect=1)
+
+        self.assertIn("SERVING", healthy.stdout)
+
+    def identity(self, keys):
+        bundles = [path for path in keys.iterdir() if b"BEGIN CERTIFICATE" in path.read_bytes() and path.name != "authority.crt"]
+        secrets = [path for path in keys.iterdir() if b"PRIVATE" in path.read_bytes() and path.name != "signing.key"]
+        return ["--cert", bundles[0], "--key", secrets[0]]
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
