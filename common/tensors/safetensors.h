@@ -47,16 +47,17 @@ typedef struct cs_metadata_item {
     const char *key, *value;
 } cs_metadata_item;
 
-/* Writes to `path`, which takes the name only at commit. Tensors lie in the order given; the bytes of a file are a
- * function of infos, metadata and data alone. */
+/* Writes to PATH.partial, which takes the name `path` only at commit. Wide dtypes come first, then the order given, so
+ * that every tensor is aligned; the bytes of a file are a function of infos, metadata and data alone. CS_INVALID for
+ * whatever the reader would refuse. One writer for a path at a time. */
 typedef struct cs_tensor_writer cs_tensor_writer;
 CS_MUST_CHECK cs_status cs_tensor_writer_open(const char *path, const cs_tensor_info *infos, size_t count,
                                               const cs_metadata_item *metadata, size_t metadata_count,
                                               cs_tensor_writer **ret);
-/* Any order, any thread. */
+/* Any order, any thread; `index` is that of `infos`. CS_RANGE when it does not fit. */
 CS_MUST_CHECK cs_status cs_tensor_writer_put(cs_tensor_writer *writer, size_t index, uint64_t offset, const void *data,
                                              size_t size);
-/* fsync, rename, fsync of the folder. */
+/* fsync, rename, fsync of the folder. CS_STATE when bytes are missing; after any other failure write the file anew. */
 CS_MUST_CHECK cs_status cs_tensor_writer_commit(cs_tensor_writer *writer);
 /* Without commit the file is removed. */
 void cs_tensor_writer_free(cs_tensor_writer *writer);
