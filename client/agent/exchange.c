@@ -1,0 +1,166 @@
+/* Files to and from a task's folder, and what may leave the building. Worker thread of the agent. */
+#include "client/agent/exchange.h"
+
+#include "common/base/failpoint.h"
+#include "common/tensors/safetensors.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#define COPY_BYTES (1024 * 1024)
+#define GIB        (1024ULL * 1024 * 1024)
+
+static const cs_phase_rule rules[] = {
+    {.phase = "initialize", .output = "model", .output_bytes = 64 * GIB},
+    {.phase = "statistics", .output = "statistics", .output_bytes = 64 * 1024 * 1024},
+    {.phase = "train", .output = "update", .is_shaped = true, .output_bytes = CS_SAFETENSORS_HEADER_MAX_BYTES},
+    {.phase = "evaluate"},
+};
+
+const cs_phase_rule *cs_phase_rule_find(const char *phase)
+{
+    for (size_t i = 0; i < CS_COUNT(rules); i++)
+        if (strcmp(rules[i].phase, phase) == 0)
+            return &rules[i];
+    return NULL;
+}
+
+/* At most max_bytes: the file may still be growing under a hostile hand. */
+static cs_status copy(int from, uint64_t max_bytes, const char *to_path)
+{
+    CS_AUTO(cs_fd) to = -1;
+    CS_TRY(cs_file_open(to_path, O_WRONLY | O_CREAT | O_TRUNC, 0600, &to));
+    CS_AUTO(cs_buffer) chunk = CS_BUFFER_EMPTY;
+    cs_buffer_reserve(&chunk, COPY_BYTES);
+    for (uint64_t done = 0;;) {
+        size_t count = 0;
+        CS_TRY(cs_file_read(from, chunk.data, COPY_BYTES, &count));
+        if (count == 0)
+            return cs_file_close(&to);
+        done += count;
+        if (done > max_bytes)
+            return cs_fail(CS_EXHAUSTED, "more than %llu bytes", (unsigned long long)max_bytes);
+        CS_TRY(cs_file_write(to, chunk.data, count));
+    }
+}
+
+/* A copy and no link: through a link the worker could change the blob that the agent compares its update with. */
+cs_status cs_exchange_give(cs_blobs *blobs, const cs_hash *blob, const char *folder, const char *file)
+{
+    CS_AUTO(cs_fd) from = -1;
+    uint64_t size = 0;
+    CS_TRY(cs_blobs_open_read(blobs, blob, &from, &size));
+    CS_AUTO(cs_string) path = cs_path_join(folder, file);
+    CS_FAILPOINT("agent.exchange.give");
+    return copy(from, size, path);
+}
+
+static bool has_only_finite(cs_dtype dtype, const void *data, size_t size)
+{
+    /* All exponent bits set: infinite or not a number. */
+    if (dtype == CS_F64) {
+        const uint64_t *values = data;
+        for (size_t i = 0; i < size / 8; i++)
+            if ((~values[i] & 0x7FF0000000000000ULL) == 0)
+                return false;
+    } else if (dtype == CS_F32) {
+        const uint32_t *values = data;
+        for (size_t i = 0; i < size / 4; i++)
+            if ((~values[i] & 0x7F800000U) == 0)
+                return false;
+    } else if (dtype == CS_F16 || dtype == CS_BF16) {
+        const uint16_t *values = data;
+        const unsigned exponent = dtype == CS_F16 ? 0x7C00U : 0x7F80U;
+        for (size_t i = 0; i < size / 2; i++)
+            if ((~(unsigned)values[i] & exponent) == 0)
+                return false;
+    }
+    return true;
+}
+
+static cs_status check_finite(const cs_tensor_file *file, const char *name)
+{
+    CS_AUTO(cs_buffer) chunk = CS_BUFFER_EMPTY;
+    cs_buffer_reserve(&chunk, COPY_BYTES);
+    for (size_t i = 0; i < cs_tensor_file_count(file); i++) {
+        const cs_tensor_info *info = cs_tensor_file_info(file, i);
+        for (uint64_t offset = 0; offset < info->size_bytes; offset += COPY_BYTES) {
+            const size_t count = (size_t)CS_MIN(info->size_bytes - offset, (uint64_t)COPY_BYTES);
+            CS_TRY(cs_tensor_file_read(file, info, offset, chunk.data, count));
+            if (!has_only_finite(info->dtype, chunk.data, count))
+                return cs_fail(CS_INVALID, "%s: tensor '%s' has a value that is not finite", name, info->name);
+        }
+    }
+    return CS_OK;
+}
+
+static cs_status check_same_tensors(const cs_tensor_file *file, const cs_tensor_file *model, const char *name)
+{
+    if (cs_tensor_file_count(file) != cs_tensor_file_count(model))
+        return cs_fail(CS_INVALID, "%s: %zu tensors, the model has %zu", name, cs_tensor_file_count(file),
+                       cs_tensor_file_count(model));
+    for (size_t i = 0; i < cs_tensor_file_count(file); i++) {
+        const cs_tensor_info *info = cs_tensor_file_info(file, i);
+        const cs_tensor_info *expected = cs_tensor_file_find(model, info->name);
+        if (expected == NULL)
+            return cs_fail(CS_INVALID, "%s: tensor '%s' is not one of the model", name, info->name);
+        if (info->dtype != expected->dtype || info->rank != expected->rank ||
+            memcmp(info->shape, expected->shape, info->rank * sizeof(info->shape[0])) != 0)
+            return cs_fail(CS_INVALID, "%s: tensor '%s' has another type or shape than in the model", name, info->name);
+    }
+    return CS_OK;
+}
+
+static cs_status open_tensors(const char *path, const char *name, cs_tensor_file **ret)
+{
+    CS_AUTO(cs_fd) fd = -1;
+    CS_TRY(cs_file_open(path, O_RDONLY, 0, &fd));
+    return cs_tensor_file_open_fd(fd, name, ret);
+}
+
+cs_status cs_exchange_check(const char *path, const char *model_path, const char *name)
+{
+    CS_AUTO_PTR(cs_tensor_file) file = NULL;
+    CS_TRY(open_tensors(path, name, &file));
+    if (model_path != NULL) {
+        CS_AUTO_PTR(cs_tensor_file) model = NULL;
+        CS_TRY(open_tensors(model_path, "model", &model));
+        CS_TRY(check_same_tensors(file, model, name));
+    }
+    return check_finite(file, name);
+}
+
+static cs_status largest_output(const cs_phase_rule *rule, const char *model_path, uint64_t *ret)
+{
+    *ret = rule->output_bytes;
+    if (!rule->is_shaped)
+        return CS_OK;
+    if (model_path == NULL)
+        return cs_fail(CS_INVALID, "%s: there was no model to compare it with", rule->output);
+    CS_AUTO(cs_fd) fd = -1;
+    uint64_t size = 0;
+    CS_TRY(cs_file_open(model_path, O_RDONLY, 0, &fd));
+    CS_TRY(cs_file_size(fd, &size));
+    *ret += size;
+    return CS_OK;
+}
+
+cs_status cs_exchange_take(cs_blobs *blobs, const cs_phase_rule *rule, const char *folder, const char *file,
+                           const char *model_path, const char *staging_path, cs_hash *ret, uint64_t *ret_size)
+{
+    uint64_t largest = 0, size = 0;
+    CS_TRY(largest_output(rule, model_path, &largest));
+    CS_AUTO(cs_fd) inside = -1, written = -1;
+    CS_TRY(cs_file_open(folder, O_RDONLY | O_DIRECTORY, 0, &inside));
+    CS_TRY(cs_file_open_beneath(inside, file, largest, &written, &size));
+    CS_TRY(copy(written, largest, staging_path));
+    cs_status status = cs_exchange_check(staging_path, rule->is_shaped ? model_path : NULL, rule->output);
+    if (status == CS_OK)
+        status = cs_failpoint("agent.exchange.take");
+    if (status != CS_OK) {
+        CS_AUTO(cs_string) sentence = cs_strdup(cs_error_text());
+        CS_IGNORE(cs_file_remove(staging_path), "the folder is emptied at the next start");
+        return cs_fail(status, "%s", sentence);
+    }
+    return cs_blobs_adopt(blobs, staging_path, ret, ret_size);
+}
