@@ -1,0 +1,496 @@
+/* Reads and checks plans. Called by the coordinator on submission, by the agent and by the worker, on any thread. */
+#include "common/config/plan.h"
+
+#include "common/config/yaml.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define KEEP_BUDGET_BYTES ((size_t)32 * 1024 * 1024)
+#define SECOND_MS         UINT64_C(1000)
+#define DAY_MS            (24 * 3600 * SECOND_MS)
+
+_Static_assert(sizeof(cs_federation) == sizeof(unsigned) && sizeof(cs_standardize) == sizeof(unsigned),
+               "cs_yaml_choice stores an unsigned");
+
+bool cs_names_have(const cs_names *names, const char *name)
+{
+    for (size_t i = 0; i < names->count; i++) {
+        if (strcmp(names->items[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* ---- words ---- */
+
+static const cs_yaml_word federations[] = {{"horizontal", CS_HORIZONTAL}, {NULL, 0}};
+static const cs_yaml_word dataset_kinds[] = {{"table", CS_DATASET_TABLE}, {NULL, 0}};
+static const cs_yaml_word missing_rules[] = {{"drop", CS_MISSING_DROP}, {"fail", CS_MISSING_FAIL}, {NULL, 0}};
+static const cs_yaml_word standardizations[] = {{"none", CS_STANDARDIZE_NONE},
+                                                {"plan", CS_STANDARDIZE_PLAN},
+                                                {"federated", CS_STANDARDIZE_FEDERATED},
+                                                {"site", CS_STANDARDIZE_SITE},
+                                                {NULL, 0}};
+static const cs_yaml_word metrics[] = {{"accuracy", CS_METRIC_ACCURACY},
+                                       {"auc", CS_METRIC_AUC},
+                                       {"brier", CS_METRIC_BRIER},
+                                       {"log_loss", CS_METRIC_LOG_LOSS},
+                                       {NULL, 0}};
+static const cs_yaml_word model_kinds[] = {{"logistic_regression", CS_MODEL_LOGISTIC_REGRESSION}, {NULL, 0}};
+static const cs_yaml_word optimizers[] = {{"sgd", CS_OPTIMIZER_SGD}, {NULL, 0}};
+static const cs_yaml_word losses[] = {{"bce", CS_LOSS_BCE}, {NULL, 0}};
+static const cs_yaml_word methods[] = {{"fedavg", CS_METHOD_FEDAVG}, {NULL, 0}};
+static const cs_yaml_word weights[] = {{"samples", CS_WEIGHTS_SAMPLES}, {"equal", CS_WEIGHTS_EQUAL}, {NULL, 0}};
+
+static const char *word_of(const cs_yaml_word *words, unsigned value)
+{
+    for (; words->text; words++) {
+        if (words->value == value)
+            return words->text;
+    }
+    return "unknown";
+}
+
+const char *cs_model_kind_name(cs_model_kind kind)
+{
+    return word_of(model_kinds, kind);
+}
+
+const char *cs_metric_name(cs_metric metric)
+{
+    return word_of(metrics, metric);
+}
+
+const char *cs_standardize_name(cs_standardize standardize)
+{
+    return word_of(standardizations, standardize);
+}
+
+/* ---- sites ---- */
+
+static cs_status read_invite(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+    cs_yaml_key at_least_one = *key;
+
+    if (cs_yaml_is(node, "all"))
+        return CS_OK;
+    if (node->kind != CS_YAML_LIST || node->count == 0)
+        return cs_yaml_refuse(node, "all or a list of site names");
+    at_least_one.low = 1;
+    plan->sites.invites_all = false;
+    return cs_yaml_names(node, &at_least_one, &plan->sites.invite);
+}
+
+static const cs_yaml_key sites_keys[] = {
+    CS_YAML_KEY("invite", read_invite, 0),
+    CS_YAML_KEY("require", cs_yaml_names, offsetof(cs_plan, sites.require)),
+    CS_YAML_KEY("minimum", cs_yaml_u32, offsetof(cs_plan, sites.minimum), .low = 1, .high = 10000),
+    CS_YAML_KEY("approval", cs_yaml_duration, offsetof(cs_plan, sites.approval_ms), .low = SECOND_MS,
+                .high = 365 * DAY_MS),
+    CS_YAML_KEY("deadline", cs_yaml_duration, offsetof(cs_plan, sites.deadline_ms), .low = SECOND_MS,
+                .high = 30 * DAY_MS),
+    {.name = NULL},
+};
+
+/* ---- data set ---- */
+
+static cs_status read_levels(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_feature *feature = field;
+
+    (void)key;
+    CS_TRY(cs_yaml_reals(node, 1, CS_PLAN_LEVELS_MAX, &feature->levels, &feature->levels_count));
+    for (const cs_yaml_node *item = node->first; item; item = item->next) {
+        for (size_t i = 0; i < item->index; i++) {
+            if (feature->levels[i] == feature->levels[item->index])
+                return cs_yaml_refuse(item, "each level once");
+        }
+    }
+    return CS_OK;
+}
+
+static const cs_yaml_key feature_keys[] = {
+    CS_YAML_KEY("name", cs_yaml_text, offsetof(cs_feature, name), .is_required = true),
+    CS_YAML_KEY("levels", read_levels, 0),
+    CS_YAML_KEY("mean", cs_yaml_real, offsetof(cs_feature, mean)),
+    CS_YAML_KEY("std", cs_yaml_positive, offsetof(cs_feature, std)),
+    {.name = NULL},
+};
+
+static cs_status read_features(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+    void *features;
+
+    (void)key;
+    CS_TRY(cs_yaml_expect_list(node, 1, CS_PLAN_FEATURES_MAX));
+    CS_TRY(cs_yaml_keep(node, node->count, sizeof(cs_feature), &features));
+    plan->dataset.features = features;
+    plan->dataset.features_count = node->count;
+    for (const cs_yaml_node *item = node->first; item; item = item->next) {
+        cs_feature *feature = &plan->dataset.features[item->index];
+        feature->std = 1;
+        if (item->kind == CS_YAML_MAPPING)
+            CS_TRY(cs_yaml_walk(item, feature_keys, feature));
+        else
+            CS_TRY(cs_yaml_text(item, NULL, &feature->name));
+        for (size_t i = 0; i < item->index; i++) {
+            if (strcmp(plan->dataset.features[i].name, feature->name) == 0)
+                return cs_yaml_fail(item, "found the feature '%s' again, expected each once", feature->name);
+        }
+        plan->dataset.columns_count += feature->levels_count ? feature->levels_count : 1;
+    }
+    return CS_OK;
+}
+
+static cs_status read_above(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_label *label = field;
+
+    label->has_above = true;
+    return cs_yaml_real(node, key, &label->above);
+}
+
+static cs_status read_positive(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_label *label = field;
+
+    (void)key;
+    return cs_yaml_reals(node, 1, CS_PLAN_LEVELS_MAX, &label->positive, &label->positive_count);
+}
+
+static const cs_yaml_key label_keys[] = {
+    CS_YAML_KEY("column", cs_yaml_text, offsetof(cs_label, column), .is_required = true),
+    CS_YAML_KEY("above", read_above, 0),
+    CS_YAML_KEY("positive", read_positive, 0),
+    {.name = NULL},
+};
+
+static cs_status read_label(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_label *label = field;
+
+    (void)key;
+    CS_TRY(cs_yaml_walk(node, label_keys, label));
+    if (label->has_above == (label->positive_count > 0))
+        return cs_yaml_fail(node, "found %s of 'above' and 'positive', expected one",
+                            label->has_above ? "both" : "none");
+    return CS_OK;
+}
+
+static const cs_yaml_key dataset_keys[] = {
+    CS_YAML_KEY("name", cs_yaml_identifier, offsetof(cs_plan, dataset.name), .is_required = true),
+    CS_YAML_KEY("kind", cs_yaml_choice, offsetof(cs_plan, dataset.kind), .words = dataset_kinds, .is_required = true),
+    CS_YAML_KEY("features", read_features, 0, .is_required = true),
+    CS_YAML_KEY("label", read_label, offsetof(cs_plan, dataset.label), .is_required = true),
+    CS_YAML_KEY("missing", cs_yaml_choice, offsetof(cs_plan, dataset.missing), .words = missing_rules),
+    {"standardize", cs_yaml_choice, offsetof(cs_plan, dataset.standardize), .words = standardizations,
+     .is_required = true},
+    {.name = NULL},
+};
+
+/* ---- model and training ---- */
+
+static cs_status read_initial_seed(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+
+    plan->model.has_initial_seed = true;
+    return cs_yaml_u64(node, key, &plan->model.initial_seed);
+}
+
+static cs_status read_initial_blob(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    static const char prefix[] = "sha256:";
+    cs_plan *plan = field;
+
+    (void)key;
+    if (node->kind != CS_YAML_SCALAR || strncmp(node->text, prefix, strlen(prefix)) != 0 ||
+        cs_hex_decode(node->text + strlen(prefix), node->size - strlen(prefix), "blob", plan->model.initial_blob,
+                      sizeof plan->model.initial_blob) != CS_OK)
+        return cs_yaml_refuse(node, "sha256: and 64 hexadecimal digits");
+    plan->model.has_initial_blob = true;
+    return CS_OK;
+}
+
+static const cs_yaml_key initial_keys[] = {
+    CS_YAML_KEY("seed", read_initial_seed, 0),
+    CS_YAML_KEY("blob", read_initial_blob, 0),
+    {.name = NULL},
+};
+
+static cs_status read_initial(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    (void)key;
+    CS_TRY(cs_yaml_walk(node, initial_keys, field));
+    if (node->count != 1)
+        return cs_yaml_fail(node, "found %zu of 'seed' and 'blob', expected one", node->count);
+    return CS_OK;
+}
+
+static const cs_yaml_key model_keys[] = {
+    CS_YAML_KEY("kind", cs_yaml_choice, offsetof(cs_plan, model.kind), .words = model_kinds, .is_required = true),
+    CS_YAML_KEY("initial", read_initial, 0),
+    {.name = NULL},
+};
+
+static const cs_yaml_key optimizer_keys[] = {
+    CS_YAML_KEY("kind", cs_yaml_choice, offsetof(cs_plan, training.optimizer), .words = optimizers,
+                .is_required = true),
+    CS_YAML_KEY("learning_rate", cs_yaml_positive, offsetof(cs_plan, training.learning_rate), .is_required = true),
+    {.name = NULL},
+};
+
+#define SEEDS_MAX 100000
+
+static cs_status read_seeds(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_epoch_seeds *epochs = field;
+    void *seeds;
+
+    (void)key;
+    CS_TRY(cs_yaml_expect_list(node, 1, SEEDS_MAX));
+    CS_TRY(cs_yaml_keep(node, node->count, sizeof(uint64_t), &seeds));
+    epochs->seeds = seeds;
+    epochs->count = node->count;
+    for (const cs_yaml_node *item = node->first; item; item = item->next)
+        CS_TRY(cs_yaml_u64(item, &(cs_yaml_key){0}, &epochs->seeds[item->index]));
+    return CS_OK;
+}
+
+static const cs_yaml_key epoch_seeds_keys[] = {
+    CS_YAML_KEY("site", cs_yaml_name, offsetof(cs_epoch_seeds, site), .is_required = true),
+    CS_YAML_KEY("seeds", read_seeds, 0, .is_required = true),
+    {.name = NULL},
+};
+
+static cs_status read_epoch_seeds(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+    void *sites;
+
+    (void)key;
+    CS_TRY(cs_yaml_expect_list(node, 1, CS_YAML_LIST_MAX));
+    CS_TRY(cs_yaml_keep(node, node->count, sizeof(cs_epoch_seeds), &sites));
+    plan->training.epoch_seeds = sites;
+    plan->training.epoch_seeds_count = node->count;
+    for (const cs_yaml_node *item = node->first; item; item = item->next) {
+        cs_epoch_seeds *epochs = &plan->training.epoch_seeds[item->index];
+        CS_TRY(cs_yaml_walk(item, epoch_seeds_keys, epochs));
+        for (size_t i = 0; i < item->index; i++) {
+            if (strcmp(plan->training.epoch_seeds[i].site, epochs->site) == 0)
+                return cs_yaml_fail(item, "found the site '%s' again, expected each once", epochs->site);
+        }
+    }
+    return CS_OK;
+}
+
+static const cs_yaml_key training_keys[] = {
+    CS_YAML_KEY("rounds", cs_yaml_u32, offsetof(cs_plan, training.rounds), .low = 1, .high = 100000,
+                .is_required = true),
+    CS_YAML_KEY("local_steps", cs_yaml_u32, offsetof(cs_plan, training.local_steps), .low = 1, .high = 1000000),
+    CS_YAML_KEY("local_epochs", cs_yaml_u32, offsetof(cs_plan, training.local_epochs), .low = 1, .high = 10000),
+    CS_YAML_KEY("batch_size", cs_yaml_u32, offsetof(cs_plan, training.batch_size), .low = 1, .high = 1000000,
+                .is_required = true),
+    CS_YAML_KEY("optimizer", cs_yaml_mapping, 0, .table = optimizer_keys, .is_required = true),
+    CS_YAML_KEY("loss", cs_yaml_choice, offsetof(cs_plan, training.loss), .words = losses, .is_required = true),
+    CS_YAML_KEY("epoch_seeds", read_epoch_seeds, 0),
+    {.name = NULL},
+};
+
+static const cs_yaml_key aggregation_keys[] = {
+    CS_YAML_KEY("method", cs_yaml_choice, offsetof(cs_plan, aggregation.method), .words = methods, .is_required = true),
+    CS_YAML_KEY("weights", cs_yaml_choice, offsetof(cs_plan, aggregation.weights), .words = weights),
+    {.name = NULL},
+};
+
+static const cs_yaml_key evaluation_keys[] = {
+    CS_YAML_KEY("metrics", cs_yaml_choices, offsetof(cs_plan, evaluation.metrics), .words = metrics),
+    CS_YAML_KEY("standardize", cs_yaml_choices, offsetof(cs_plan, evaluation.standardize), .low = 1,
+                .words = standardizations),
+    {.name = NULL},
+};
+
+/* ---- retention ---- */
+
+static cs_status read_updates(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+    cs_yaml_key rounds = *key;
+
+    if (cs_yaml_is(node, "all")) {
+        plan->retention.keeps_all_updates = true;
+        return CS_OK;
+    }
+    if (node->kind != CS_YAML_SCALAR || !node->is_plain || strspn(node->text, "0123456789") != node->size)
+        return cs_yaml_refuse(node, "all or the number of last rounds whose updates are kept");
+    rounds.low = 1;
+    rounds.high = 100000;
+    return cs_yaml_u32(node, &rounds, &plan->retention.update_rounds);
+}
+
+/* "every 10" */
+static bool parse_every(const char *text, uint32_t *ret)
+{
+    static const char prefix[] = "every ";
+    const char *digits = text + strlen(prefix);
+    unsigned long every;
+
+    if (strncmp(text, prefix, strlen(prefix)) != 0 || strlen(digits) > 6 || *digits < '1' || *digits > '9' ||
+        digits[strspn(digits, "0123456789")])
+        return false;
+    every = strtoul(digits, NULL, 10);
+    *ret = (uint32_t)every;
+    return every <= 100000;
+}
+
+static cs_status read_models(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+
+    (void)key;
+    CS_TRY(cs_yaml_expect_list(node, 1, 3));
+    plan->retention.keeps_best = plan->retention.keeps_last = false;
+    for (const cs_yaml_node *item = node->first; item; item = item->next) {
+        if (cs_yaml_is(item, "best") && !plan->retention.keeps_best)
+            plan->retention.keeps_best = true;
+        else if (cs_yaml_is(item, "last") && !plan->retention.keeps_last)
+            plan->retention.keeps_last = true;
+        else if (item->kind != CS_YAML_SCALAR || plan->retention.every ||
+                 !parse_every(item->text, &plan->retention.every))
+            return cs_yaml_refuse(item, "best, last or \"every N\", each once");
+    }
+    return CS_OK;
+}
+
+static const cs_yaml_key retention_keys[] = {
+    CS_YAML_KEY("updates", read_updates, 0),
+    CS_YAML_KEY("models", read_models, 0),
+    {.name = NULL},
+};
+
+static const cs_yaml_key plan_keys[] = {
+    CS_YAML_KEY("plan", cs_yaml_name, offsetof(cs_plan, name), .is_required = true),
+    CS_YAML_KEY("federation", cs_yaml_choice, offsetof(cs_plan, federation), .words = federations, .is_required = true),
+    CS_YAML_KEY("sites", cs_yaml_mapping, 0, .table = sites_keys),
+    CS_YAML_KEY("dataset", cs_yaml_mapping, 0, .table = dataset_keys, .is_required = true),
+    CS_YAML_KEY("model", cs_yaml_mapping, 0, .table = model_keys, .is_required = true),
+    CS_YAML_KEY("training", cs_yaml_mapping, 0, .table = training_keys, .is_required = true),
+    CS_YAML_KEY("aggregation", cs_yaml_mapping, 0, .table = aggregation_keys),
+    CS_YAML_KEY("evaluation", cs_yaml_mapping, 0, .table = evaluation_keys),
+    CS_YAML_KEY("retention", cs_yaml_mapping, 0, .table = retention_keys),
+    CS_YAML_KEY("seed", cs_yaml_u64, offsetof(cs_plan, seed)),
+    {.name = NULL},
+};
+
+/* ---- what the parts must say together ---- */
+
+static cs_status check_sites(const cs_yaml_node *root, const cs_plan *plan)
+{
+    if (plan->sites.invites_all)
+        return CS_OK;
+    if (plan->sites.minimum > plan->sites.invite.count)
+        return cs_yaml_fail(cs_yaml_find(root, "sites.minimum"),
+                            "found a minimum of %u sites, expected at most %zu, the number invited",
+                            plan->sites.minimum, plan->sites.invite.count);
+    for (size_t i = 0; i < plan->sites.require.count; i++) {
+        if (!cs_names_have(&plan->sites.invite, plan->sites.require.items[i]))
+            return cs_yaml_fail(cs_yaml_find(root, "sites.require"),
+                                "found the site '%s', expected only sites that are invited",
+                                plan->sites.require.items[i]);
+    }
+    for (size_t i = 0; i < plan->training.epoch_seeds_count; i++) {
+        if (!cs_names_have(&plan->sites.invite, plan->training.epoch_seeds[i].site))
+            return cs_yaml_fail(cs_yaml_find(root, "training.epoch_seeds"),
+                                "found the site '%s', expected only sites that are invited",
+                                plan->training.epoch_seeds[i].site);
+    }
+    return CS_OK;
+}
+
+/* Means and deviations stand at every numeric feature where they are used, and nowhere else. Columns made of levels
+ * stay 0 and 1 then. */
+static cs_status check_moments(const cs_yaml_node *feature, const cs_feature *read, bool uses_moments)
+{
+    bool has_mean = cs_yaml_find(feature, "mean") != feature;
+    bool has_std = cs_yaml_find(feature, "std") != feature;
+
+    if ((has_mean || has_std) && read->levels_count)
+        return cs_yaml_fail(feature, "found mean or std with levels, expected them at numeric features only");
+    if ((has_mean || has_std) && !uses_moments)
+        return cs_yaml_fail(feature, "found mean or std, expected them with standardize: plan only");
+    if (uses_moments && !read->levels_count && !(has_mean && has_std))
+        return cs_yaml_fail(feature, "the feature '%s' has no mean and std, which standardize: plan needs", read->name);
+    return CS_OK;
+}
+
+static cs_status check_dataset(const cs_yaml_node *root, const cs_plan *plan)
+{
+    const cs_yaml_node *features = cs_yaml_find(root, "dataset.features");
+    bool uses_moments = ((unsigned)plan->dataset.standardize | plan->evaluation.standardize) & CS_STANDARDIZE_PLAN;
+
+    for (const cs_yaml_node *item = features->first; item; item = item->next) {
+        const cs_feature *feature = &plan->dataset.features[item->index];
+        if (strcmp(feature->name, plan->dataset.label.column) == 0)
+            return cs_yaml_fail(item, "found the feature '%s', which is the label's column", feature->name);
+        CS_TRY(check_moments(item, feature, uses_moments));
+    }
+    return CS_OK;
+}
+
+static cs_status check_training(const cs_yaml_node *root, const cs_plan *plan)
+{
+    if ((plan->training.local_steps > 0) == (plan->training.local_epochs > 0))
+        return cs_yaml_fail(cs_yaml_find(root, "training"),
+                            "found %s of 'local_steps' and 'local_epochs', expected one",
+                            plan->training.local_steps ? "both" : "none");
+    return CS_OK;
+}
+
+static cs_status read_plan(const cs_yaml_node *root, cs_plan *plan)
+{
+    plan->sites.invites_all = true;
+    plan->sites.minimum = 2;
+    plan->sites.approval_ms = (int64_t)(7 * DAY_MS);
+    plan->sites.deadline_ms = (int64_t)(3600 * SECOND_MS);
+    plan->dataset.missing = CS_MISSING_FAIL;
+    plan->evaluation.metrics = CS_METRIC_ACCURACY | CS_METRIC_AUC | CS_METRIC_BRIER | CS_METRIC_LOG_LOSS;
+    plan->retention.update_rounds = 2;
+    plan->retention.keeps_best = plan->retention.keeps_last = true;
+
+    CS_TRY(cs_yaml_walk(root, plan_keys, plan));
+    if (!plan->evaluation.standardize)
+        plan->evaluation.standardize = plan->dataset.standardize;
+    CS_TRY(check_sites(root, plan));
+    CS_TRY(check_dataset(root, plan));
+    return check_training(root, plan);
+}
+
+cs_status cs_plan_read(cs_bytes yaml, const char *source, cs_plan **ret)
+{
+    CS_AUTO_PTR(cs_arena) keep = cs_arena_new(KEEP_BUDGET_BYTES);
+    CS_AUTO(cs_yaml_document) document = {0};
+    cs_plan *plan = cs_arena_alloc(keep, sizeof *plan);
+
+    *ret = NULL;
+    if (!plan)
+        return cs_fail(CS_EXHAUSTED, "%s: no memory to read it", source);
+    CS_TRY(cs_yaml_read(yaml, CS_PLAN_MAX_BYTES, source, keep, &document));
+    CS_TRY(read_plan(document.root, plan));
+    plan->arena = CS_TAKE(keep);
+    *ret = plan;
+    return CS_OK;
+}
+
+void cs_plan_free(cs_plan *plan)
+{
+    if (plan)
+        cs_arena_free(plan->arena); /* the plan itself lies in it */
+}
+
+bool cs_plan_needs_statistics(const cs_plan *plan)
+{
+    return ((unsigned)plan->dataset.standardize | plan->evaluation.standardize) & CS_STANDARDIZE_FEDERATED;
+}
