@@ -1,0 +1,250 @@
+/* The site's rules for plans and the words of `plan show`. Called by the agent thread. */
+#include "client/agent/policy.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RULES_SHOWN    3
+#define COLUMNS_SHOWN  60
+#define LEVELS_SHOWN   12
+#define PERSON_DECIDES "a person must decide: consilium-client plan show " /* and the plan's name */
+
+/* ---- rules ---- */
+
+/* True when the rule fits; otherwise says what does not. */
+static bool fits(const cs_policy_rule *rule, const cs_plan *plan, size_t invited_count, cs_buffer *why_not)
+{
+    const char *model = cs_model_kind_name(plan->model.kind);
+
+    if (rule->dataset && strcmp(rule->dataset, plan->dataset.name) != 0)
+        cs_buffer_printf(why_not, "is for the data set '%s', the plan uses '%s'", rule->dataset, plan->dataset.name);
+    else if (rule->models.count > 0 && !cs_names_have(&rule->models, model))
+        cs_buffer_printf(why_not, "does not list the model '%s'", model);
+    else if (rule->rounds_maximum > 0 && plan->training.rounds > rule->rounds_maximum)
+        cs_buffer_printf(why_not, "allows %u rounds, the plan has %u", rule->rounds_maximum, plan->training.rounds);
+    else if (rule->sites_minimum > plan->sites.minimum)
+        cs_buffer_printf(why_not, "wants at least %u sites in every round, the plan is content with %u",
+                         rule->sites_minimum, plan->sites.minimum);
+    else if (rule->sites_minimum > invited_count)
+        cs_buffer_printf(why_not, "wants at least %u sites, %zu are invited", rule->sites_minimum, invited_count);
+    else
+        return true;
+    return false;
+}
+
+static void ask_person(const cs_site_config *config, const cs_plan *plan, const cs_buffer *why_not,
+                       cs_policy_verdict *ret)
+{
+    ret->decision = CS_POLICY_ASKS;
+    if (config->approve_count == 0)
+        snprintf(ret->reason, sizeof ret->reason, "the policy approves nothing by itself; " PERSON_DECIDES "%s",
+                 plan->name);
+    else
+        snprintf(ret->reason, sizeof ret->reason, "no rule of the policy fits%s; " PERSON_DECIDES "%s",
+                 cs_buffer_text(why_not), plan->name);
+}
+
+void cs_policy_decide(const cs_site_config *config, const cs_plan *plan, size_t invited_count, cs_policy_verdict *ret)
+{
+    CS_AUTO(cs_buffer) why_not = CS_BUFFER_EMPTY;
+
+    *ret = (cs_policy_verdict){.decision = CS_POLICY_REFUSED};
+    if (!plan->sites.invites_all && !cs_names_have(&plan->sites.invite, config->site)) {
+        snprintf(ret->reason, sizeof ret->reason, "the plan does not invite the site '%s'", config->site);
+        return;
+    }
+    if (!cs_site_config_dataset(config, plan->dataset.name)) {
+        snprintf(ret->reason, sizeof ret->reason,
+                 "the data set '%s' is not here: site.yaml has no datasets.%s (found %zu data sets)",
+                 plan->dataset.name, plan->dataset.name, config->datasets_count);
+        return;
+    }
+    for (size_t i = 0; i < config->approve_count; i++) {
+        CS_AUTO(cs_buffer) reason = CS_BUFFER_EMPTY;
+        if (fits(&config->approve[i], plan, invited_count, &reason)) {
+            ret->decision = CS_POLICY_APPROVED;
+            ret->rule = i;
+            snprintf(ret->reason, sizeof ret->reason, "approved by rule %zu of the policy", i + 1);
+            return;
+        }
+        if (i < RULES_SHOWN)
+            cs_buffer_printf(&why_not, "%s rule %zu %s", i ? "," : ":", i + 1, cs_buffer_text(&reason));
+        else if (i == RULES_SHOWN)
+            cs_buffer_printf(&why_not, ", and %zu more", config->approve_count - RULES_SHOWN);
+    }
+    ask_person(config, plan, &why_not, ret);
+}
+
+/* ---- summary ---- */
+
+static const char *name_here(const cs_site_dataset *dataset, const char *name)
+{
+    for (size_t i = 0; dataset && i < dataset->columns_count; i++) {
+        if (strcmp(dataset->columns[i].plan, name) == 0)
+            return dataset->columns[i].here;
+    }
+    return name;
+}
+
+static void append_column(cs_buffer *out, const cs_site_dataset *dataset, const char *name)
+{
+    const char *here = name_here(dataset, name);
+
+    cs_buffer_append_text(out, name);
+    if (here != name)
+        cs_buffer_printf(out, " (here '%s')", here);
+}
+
+static void append_numbers(cs_buffer *out, const double *numbers, size_t count)
+{
+    for (size_t i = 0; i < CS_MIN(count, (size_t)LEVELS_SHOWN); i++)
+        cs_buffer_printf(out, "%s%.15g", i ? ", " : "", numbers[i]);
+    if (count > LEVELS_SHOWN)
+        cs_buffer_printf(out, " and %zu more", count - LEVELS_SHOWN);
+}
+
+static void append_names(cs_buffer *out, const cs_names *names)
+{
+    for (size_t i = 0; i < CS_MIN(names->count, (size_t)COLUMNS_SHOWN); i++)
+        cs_buffer_printf(out, "%s%s", i ? ", " : "", names->items[i]);
+    if (names->count > COLUMNS_SHOWN)
+        cs_buffer_printf(out, " and %zu more", names->count - COLUMNS_SHOWN);
+}
+
+static void summarize_data(const cs_plan *plan, const cs_site_dataset *dataset, cs_buffer *out)
+{
+    const cs_label *label = &plan->dataset.label;
+
+    cs_buffer_printf(out, "data set     %s", plan->dataset.name);
+    if (dataset)
+        cs_buffer_printf(out, ", here the table %s\n", dataset->table);
+    else
+        cs_buffer_append_text(out, ", which this site does not have\n");
+
+    cs_buffer_append_text(out, "columns      ");
+    for (size_t i = 0; i < CS_MIN(plan->dataset.features_count, (size_t)COLUMNS_SHOWN); i++) {
+        const cs_feature *feature = &plan->dataset.features[i];
+        cs_buffer_append_text(out, i ? ", " : "");
+        append_column(out, dataset, feature->name);
+        if (feature->levels_count) {
+            cs_buffer_append_text(out, " as 0/1 for ");
+            append_numbers(out, feature->levels, feature->levels_count);
+        }
+    }
+    if (plan->dataset.features_count > COLUMNS_SHOWN)
+        cs_buffer_printf(out, " and %zu more", plan->dataset.features_count - COLUMNS_SHOWN);
+
+    cs_buffer_append_text(out, "\nlabel        1 where ");
+    append_column(out, dataset, label->column);
+    if (label->has_above) {
+        cs_buffer_printf(out, " is above %.15g, else 0\n", label->above);
+    } else {
+        cs_buffer_append_text(out, " is one of ");
+        append_numbers(out, label->positive, label->positive_count);
+        cs_buffer_append_text(out, ", else 0\n");
+    }
+    cs_buffer_printf(out, "rows         %s; consilium-client doctor lets a confined worker count them\n",
+                     plan->dataset.missing == CS_MISSING_DROP
+                         ? "those that have all of these values; the others are left out"
+                         : "all; a missing value ends the work with an error");
+}
+
+static const char *scaling_words(cs_standardize standardize)
+{
+    switch (standardize) {
+    case CS_STANDARDIZE_NONE:
+        return "as they are";
+    case CS_STANDARDIZE_PLAN:
+        return "by means and deviations that stand in the plan";
+    case CS_STANDARDIZE_FEDERATED:
+        return "by means and deviations over all sites' training rows";
+    case CS_STANDARDIZE_SITE:
+        return "by this site's own means and deviations, which stay here";
+    }
+    return "";
+}
+
+/* One weight a column and a bias, 32 bits each. */
+static uint64_t parameter_count(const cs_plan *plan)
+{
+    return (uint64_t)plan->dataset.columns_count + 1;
+}
+
+static void summarize_work(const cs_plan *plan, cs_buffer *out)
+{
+    bool counts_steps = plan->training.local_steps > 0;
+
+    cs_buffer_printf(out, "scaling      %s\n", scaling_words(plan->dataset.standardize));
+    cs_buffer_printf(out, "model        %s with %" PRIu64 " numbers\n", cs_model_kind_name(plan->model.kind),
+                     parameter_count(plan));
+    cs_buffer_printf(out, "training     %u rounds of %u %s, %u rows a step, learning rate %.15g\n",
+                     plan->training.rounds, counts_steps ? plan->training.local_steps : plan->training.local_epochs,
+                     counts_steps ? "steps" : "passes over the training rows", plan->training.batch_size,
+                     plan->training.learning_rate);
+}
+
+static void append_metrics(const cs_plan *plan, cs_buffer *out)
+{
+    static const cs_metric metrics[] = {CS_METRIC_ACCURACY, CS_METRIC_AUC, CS_METRIC_BRIER, CS_METRIC_LOG_LOSS};
+    static const cs_standardize scalings[] = {CS_STANDARDIZE_NONE, CS_STANDARDIZE_PLAN, CS_STANDARDIZE_FEDERATED,
+                                              CS_STANDARDIZE_SITE};
+    const char *comma = "";
+
+    for (size_t i = 0; i < CS_COUNT(metrics); i++) {
+        if (plan->evaluation.metrics & metrics[i]) {
+            cs_buffer_printf(out, "%s%s", comma, cs_metric_name(metrics[i]));
+            comma = ", ";
+        }
+    }
+    cs_buffer_append_text(out, " on the held-out rows and how many those are, scaled by ");
+    comma = "";
+    for (size_t i = 0; i < CS_COUNT(scalings); i++) {
+        if (plan->evaluation.standardize & scalings[i]) {
+            cs_buffer_printf(out, "%s%s", comma, cs_standardize_name(scalings[i]));
+            comma = ", ";
+        }
+    }
+}
+
+static void summarize_what_leaves(const cs_plan *plan, cs_buffer *out)
+{
+    if (cs_plan_needs_statistics(plan))
+        cs_buffer_printf(out,
+                         "sent once    for each of %zu columns the sum and the sum of squares over the training rows, "
+                         "and how many rows: %zu numbers\n",
+                         plan->dataset.columns_count, 2 * plan->dataset.columns_count + 1);
+    cs_buffer_printf(out,
+                     "sent a round the change of the model's %" PRIu64 " numbers (%" PRIu64
+                     " bytes and a header), the mean loss, how many training rows\n",
+                     parameter_count(plan), 4 * parameter_count(plan));
+    cs_buffer_append_text(out, "evaluation   ");
+    if (plan->evaluation.metrics)
+        append_metrics(plan, out);
+    else
+        cs_buffer_append_text(out, "none");
+    cs_buffer_append_text(out, "\nnot sent     rows, identifiers, predictions of single patients\n");
+}
+
+static void summarize_company(const cs_plan *plan, cs_buffer *out)
+{
+    cs_buffer_printf(out, "with others  at least %u sites in every round; invited: ", plan->sites.minimum);
+    if (plan->sites.invites_all)
+        cs_buffer_append_text(out, "all");
+    else
+        append_names(out, &plan->sites.invite);
+    if (plan->sites.require.count) {
+        cs_buffer_append_text(out, "; required: ");
+        append_names(out, &plan->sites.require);
+    }
+    cs_buffer_append_text(out, "\n");
+}
+
+void cs_plan_summary(const cs_plan *plan, const cs_site_config *config, cs_buffer *out)
+{
+    cs_buffer_printf(out, "plan         %s\n", plan->name);
+    summarize_data(plan, cs_site_config_dataset(config, plan->dataset.name), out);
+    summarize_work(plan, out);
+    summarize_what_leaves(plan, out);
+    summarize_company(plan, out);
+}
