@@ -19,13 +19,16 @@ CS_MUST_CHECK cs_status cs_update_check(const char *model_path, const char *upda
 /* The same for a stand-alone file (the initial model, statistics): readable and finite. */
 CS_MUST_CHECK cs_status cs_tensors_check_finite(const char *path);
 
-/* new = model + Σ (w_i/Σw) · delta_i, in double, in array order, rounded once to the tensor's dtype (F64, F32, F16,
- * BF16; integer tensors are summed the same way and rounded to nearest). Not a bit changes with `threads`. `metadata`
- * goes into the new file. McMahan et al. 2017, Algorithm 1. */
+/* new = model + ((0 + p_1·delta_1) + p_2·delta_2 …), p_i = w_i / Σw, every operation in double, in array order, without
+ * fused products, and the result rounded once to the tensor's dtype: to nearest, ties to even (F64, F32, F16, BF16;
+ * integers too). Not a bit changes with `threads`. CS_INVALID names the site or tensor at fault: another layout than
+ * the model's, a negative or non-finite weight, weights that add up to 0, a result that is not finite or does not fit.
+ * `metadata` goes into the new file, which appears only when it is whole. McMahan et al. 2017, Algorithm 1. */
 CS_MUST_CHECK cs_status cs_fedavg(const char *model_path, const cs_contribution *contributions, size_t count,
                                   size_t threads, const cs_metadata_item *metadata, size_t metadata_count,
                                   const char *output_path);
-/* Σ file_i, tensor by tensor, for the sums of a statistics phase (F64). Names and shapes must agree. */
+/* Σ file_i, tensor by tensor, for the sums of a statistics phase: F64 only, weights are not looked at. CS_INVALID where
+ * names or shapes differ from the first file's. */
 CS_MUST_CHECK cs_status cs_sum(const cs_contribution *contributions, size_t count, const char *output_path);
 
 #endif
