@@ -5,6 +5,9 @@
 
 #include "common/crypto/x509.h"
 
+#define CS_HOST_BYTES             254
+#define CS_PROXY_ANSWER_MAX_BYTES 8192
+
 typedef struct cs_tls cs_tls;
 
 typedef struct cs_tls_target {
@@ -17,6 +20,10 @@ typedef struct cs_tls_target {
     const cs_tls_key *key;
     int64_t timeout_ms; /* for the whole exchange */
 } cs_tls_target;
+
+/* "host:8443", "192.0.2.1:8443" or "[2001:db8::1]:8443" → its two parts; `what` names it in the sentence. */
+CS_MUST_CHECK cs_status cs_address_parse(const char *text, const char *what, char ret_host[CS_HOST_BYTES],
+                                         uint16_t *ret_port);
 
 /* CS_UNAVAILABLE: not reached (says whether name, connection or proxy failed); CS_UNAUTHENTICATED: the chain or name
  * does not fit, with the issuer that was found. */
@@ -33,7 +40,8 @@ CS_MUST_CHECK cs_status cs_tls_probe(const cs_tls_target *target, cs_buffer *ret
 
 typedef struct cs_tls_listener cs_tls_listener;
 /* `serve` runs on a thread of a small pool, one connection each, and returns to close it. At most `connections` at
- * once; more wait in the backlog. certificate_pem is a chain, leaf first. */
+ * once; more wait in the backlog. Each connection has timeout_ms in all. Peers that fail the handshake never reach
+ * `serve`. */
 CS_MUST_CHECK cs_status cs_tls_listener_start(const char *address, uint16_t port, cs_bytes certificate_pem,
                                               const cs_tls_key *key, size_t connections, int64_t timeout_ms,
                                               void (*serve)(void *self, cs_tls *tls), void *self,
@@ -42,7 +50,8 @@ uint16_t cs_tls_listener_port(const cs_tls_listener *listener);
 /* New connections show the new certificate. */
 CS_MUST_CHECK cs_status cs_tls_listener_reload(cs_tls_listener *listener, cs_bytes certificate_pem,
                                                const cs_tls_key *key);
-/* Waits for the connections in progress, at most their timeout. */
+/* No new connections; peers that have not finished asking are cut off, answers in progress are finished. Frees it; NULL
+ * is fine. */
 void cs_tls_listener_stop(cs_tls_listener *listener);
 
 #endif

@@ -1,0 +1,16 @@
+/* Reaches a TCP address by a deadline, directly or through an HTTP CONNECT proxy. Inside this folder: the part of the
+ * client below TLS. The caller's thread. */
+#ifndef CS_CRYPTO_DIAL_H
+#define CS_CRYPTO_DIAL_H
+
+#include "common/base/file.h"
+#include "common/crypto/tls.h"
+
+/* Waits until `fd` is ready for `events`; CS_DEADLINE naming `what` when until_ms (monotonic) passes first,
+ * CS_CANCELLED when stop_fd (-1: none) becomes readable before that. */
+CS_MUST_CHECK cs_status cs_dial_wait(int fd, short events, int stop_fd, int64_t until_ms, const char *what);
+/* A connected, non-blocking socket through which the target answers. CS_UNAVAILABLE says whether the name, the
+ * connection or the proxy failed. */
+CS_MUST_CHECK cs_status cs_dial(const cs_tls_target *target, int64_t until_ms, cs_fd *ret);
+
+#endif
