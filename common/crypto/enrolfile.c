@@ -8,19 +8,21 @@
 
 #define LINE_CHARS  76
 #define PROOF_LABEL "consilium-enrol-v1\n"
+#define FIRST_WORDS "consilium enrolment "
 
 _Static_assert(CS_TOKEN_TEXT_BYTES ==
                    sodium_base64_ENCODED_LEN(CS_TOKEN_BYTES, sodium_base64_VARIANT_URLSAFE_NO_PADDING),
                "text of a token");
 
-static const char *const first_lines[] = {
-    [CS_ENROL_FILE_REQUEST] = "consilium enrolment request\n",
-    [CS_ENROL_FILE_ANSWER] = "consilium enrolment answer\n",
-};
-
-void cs_enrol_file_write(cs_enrol_file kind, cs_bytes message, cs_buffer *ret)
+/* Mail programs make a line feed two characters. */
+static bool is_line_end(uint8_t c)
 {
-    cs_buffer_append_text(ret, first_lines[kind]);
+    return c == '\n' || c == '\r';
+}
+
+void cs_enrol_file_write(const char *kind, cs_bytes message, cs_buffer *ret)
+{
+    cs_buffer_printf(ret, FIRST_WORDS "%s\n", kind);
     CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
     cs_base64_encode(&text, message);
     for (size_t at = 0; at < text.size; at += LINE_CHARS) {
@@ -29,24 +31,27 @@ void cs_enrol_file_write(cs_enrol_file kind, cs_bytes message, cs_buffer *ret)
     }
 }
 
-cs_status cs_enrol_file_parse(cs_enrol_file kind, cs_bytes text, const char *source, cs_buffer *ret)
+cs_status cs_enrol_file_parse(const char *kind, cs_bytes text, cs_buffer *ret)
 {
-    const char *first_line = first_lines[kind];
-    size_t first_size = strlen(first_line) - 1; /* without the line feed: mail programs make it CR LF */
     if (text.size > CS_ENROL_FILE_MAX_BYTES)
-        return cs_fail(CS_INVALID, "%s: %zu bytes, expected at most %d", source, text.size, CS_ENROL_FILE_MAX_BYTES);
-    if (text.size <= first_size || memcmp(text.data, first_line, first_size) != 0)
-        return cs_fail(CS_INVALID, "%s: expected the first line '%.*s'", source, (int)first_size, first_line);
+        return cs_fail(CS_INVALID, "enrolment %s: %zu bytes, expected at most %d", kind, text.size,
+                       CS_ENROL_FILE_MAX_BYTES);
+    CS_AUTO(cs_string) first_line = cs_format(FIRST_WORDS "%s", kind);
+    size_t at = strlen(first_line);
+    bool is_kind = text.size > at && memcmp(text.data, first_line, at) == 0 && is_line_end(text.data[at]);
+    if (!is_kind)
+        return cs_fail(CS_INVALID, "not an enrolment %s: expected the first line '%s'", kind, first_line);
 
     CS_AUTO(cs_buffer) digits = CS_BUFFER_EMPTY;
-    for (size_t at = first_size; at < text.size; at++) {
-        if (text.data[at] != '\n' && text.data[at] != '\r')
+    for (; at < text.size; at++) {
+        if (!is_line_end(text.data[at]))
             cs_buffer_append(&digits, &text.data[at], 1);
     }
+    CS_AUTO(cs_string) what = cs_format("enrolment %s", kind);
     cs_buffer_reset(ret);
-    CS_TRY(cs_base64_decode(cs_buffer_text(&digits), digits.size, source, ret));
+    CS_TRY(cs_base64_decode(cs_buffer_text(&digits), digits.size, what, ret));
     if (ret->size == 0 || ret->size > CS_ENROL_MESSAGE_MAX_BYTES)
-        return cs_fail(CS_INVALID, "%s: a message of %zu bytes, expected 1 to %d", source, ret->size,
+        return cs_fail(CS_INVALID, "%s: a message of %zu bytes, expected 1 to %d", what, ret->size,
                        CS_ENROL_MESSAGE_MAX_BYTES);
     return CS_OK;
 }

@@ -10,13 +10,11 @@
 #define CS_ENROL_MESSAGE_MAX_BYTES (64 * 1024) /* one EnrolRequest or EnrolAnswer, packed */
 #define CS_ENROL_FILE_MAX_BYTES    (96 * 1024) /* the same as a file: base64 and a line of text */
 
-/* An offline enrolment travels as two text files: a first line that says which, then base64 of the packed message. */
-typedef enum cs_enrol_file { CS_ENROL_FILE_REQUEST, CS_ENROL_FILE_ANSWER } cs_enrol_file;
-
-/* Appends the file's text to `ret`. */
-void cs_enrol_file_write(cs_enrol_file kind, cs_bytes message, cs_buffer *ret);
-/* CS_INVALID when the text is no such file, or the other kind; `source` names it in the sentence. */
-CS_MUST_CHECK cs_status cs_enrol_file_parse(cs_enrol_file kind, cs_bytes text, const char *source, cs_buffer *ret);
+/* An offline enrolment travels as two text files: a first line "consilium enrolment KIND", where KIND is "request" or
+ * "answer", then base64 of the packed message. Appends the file's text to `ret`. */
+void cs_enrol_file_write(const char *kind, cs_bytes message, cs_buffer *ret);
+/* CS_INVALID when the text is no such file, or one of the other kind. */
+CS_MUST_CHECK cs_status cs_enrol_file_parse(const char *kind, cs_bytes text, cs_buffer *ret);
 
 /* base64url without padding, what stands in a join file; and a zero. */
 #define CS_TOKEN_TEXT_BYTES 44

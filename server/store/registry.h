@@ -38,8 +38,11 @@ typedef struct cs_token_record {
 void cs_token_record_clear(cs_token_record *record);
 CS_MUST_CHECK cs_status cs_token_find(cs_store *store, const cs_hash *token, cs_token_record *ret); /* CS_NOT_FOUND */
 CS_MUST_CHECK cs_status cs_token_put(cs_store *store, const cs_token_record *record);
+/* Forgets the site's tokens that were not used yet. */
+CS_MUST_CHECK cs_status cs_token_withdraw(cs_store *store, const char *site);
 
-/* An immutable picture of who may call, for rpc threads: the engine publishes a new one after each change. */
+/* An immutable picture of who may call, for rpc threads: the engine publishes a new one at its start and after each
+ * change. */
 typedef struct cs_registry_snapshot cs_registry_snapshot;
 CS_MUST_CHECK cs_status cs_registry_publish(cs_store *store);
 /* CS_OK, or CS_UNAUTHENTICATED / CS_DENIED with the reason: unknown site, revoked, a certificate that was replaced. Any

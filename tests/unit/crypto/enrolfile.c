@@ -12,13 +12,12 @@ static void a_message_survives_its_file(void **state)
     CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
     CS_AUTO(cs_buffer) back = CS_BUFFER_EMPTY;
 
-    cs_enrol_file_write(CS_ENROL_FILE_REQUEST, cs_bytes_of(message, sizeof message), &text);
-    must_be_ok(cs_enrol_file_parse(CS_ENROL_FILE_REQUEST, cs_buffer_view(&text), "mercy.request", &back));
+    cs_enrol_file_write("request", cs_bytes_of(message, sizeof message), &text);
+    must_be_ok(cs_enrol_file_parse("request", cs_buffer_view(&text), &back));
 
     assert_int_equal(back.size, sizeof message);
     assert_memory_equal(back.data, message, sizeof message);
-    must_fail(cs_enrol_file_parse(CS_ENROL_FILE_ANSWER, cs_buffer_view(&text), "mercy.request", &back), CS_INVALID,
-              "mercy.request", "consilium enrolment answer");
+    must_fail(cs_enrol_file_parse("answer", cs_buffer_view(&text), &back), CS_INVALID, "consilium enrolment answer");
 }
 
 static void a_file_with_line_ends_of_a_mail_program_is_read(void **state)
@@ -26,9 +25,8 @@ static void a_file_with_line_ends_of_a_mail_program_is_read(void **state)
     (void)state;
     CS_AUTO(cs_buffer) back = CS_BUFFER_EMPTY;
 
-    must_be_ok(cs_enrol_file_parse(CS_ENROL_FILE_ANSWER,
-                                   cs_bytes_of_text("consilium enrolment answer\r\naGVs\r\nbG8=\r\n"), "mercy.answer",
-                                   &back));
+    must_be_ok(
+        cs_enrol_file_parse("answer", cs_bytes_of_text("consilium enrolment answer\r\naGVs\r\nbG8=\r\n"), &back));
 
     assert_string_equal(cs_buffer_text(&back), "hello");
 }
@@ -47,8 +45,7 @@ static void files_that_are_none_are_refused_by_name(void **state)
     };
     CS_AUTO(cs_buffer) back = CS_BUFFER_EMPTY;
     for (size_t i = 0; i < CS_COUNT(bad); i++)
-        must_fail(cs_enrol_file_parse(CS_ENROL_FILE_ANSWER, cs_bytes_of_text(bad[i]), "mercy.answer", &back),
-                  CS_INVALID, "mercy.answer");
+        must_fail(cs_enrol_file_parse("answer", cs_bytes_of_text(bad[i]), &back), CS_INVALID, "enrolment answer");
 }
 
 static void a_message_over_the_limit_is_refused(void **state)
@@ -60,14 +57,14 @@ static void a_message_over_the_limit_is_refused(void **state)
     cs_buffer_reserve(&message, CS_ENROL_MESSAGE_MAX_BYTES + 1);
     memset(message.data, 'x', CS_ENROL_MESSAGE_MAX_BYTES + 1);
 
-    cs_enrol_file_write(CS_ENROL_FILE_ANSWER, cs_bytes_of(message.data, CS_ENROL_MESSAGE_MAX_BYTES), &text);
-    must_be_ok(cs_enrol_file_parse(CS_ENROL_FILE_ANSWER, cs_buffer_view(&text), "answer", &back));
+    cs_enrol_file_write("answer", cs_bytes_of(message.data, CS_ENROL_MESSAGE_MAX_BYTES), &text);
+    must_be_ok(cs_enrol_file_parse("answer", cs_buffer_view(&text), &back));
     cs_buffer_reset(&text);
-    cs_enrol_file_write(CS_ENROL_FILE_ANSWER, cs_bytes_of(message.data, CS_ENROL_MESSAGE_MAX_BYTES + 1), &text);
-    must_fail(cs_enrol_file_parse(CS_ENROL_FILE_ANSWER, cs_buffer_view(&text), "answer", &back), CS_INVALID, "65537");
+    cs_enrol_file_write("answer", cs_bytes_of(message.data, CS_ENROL_MESSAGE_MAX_BYTES + 1), &text);
+    must_fail(cs_enrol_file_parse("answer", cs_buffer_view(&text), &back), CS_INVALID, "65537");
     while (text.size <= CS_ENROL_FILE_MAX_BYTES)
         cs_buffer_append_text(&text, "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n");
-    must_fail(cs_enrol_file_parse(CS_ENROL_FILE_ANSWER, cs_buffer_view(&text), "answer", &back), CS_INVALID, "at most");
+    must_fail(cs_enrol_file_parse("answer", cs_buffer_view(&text), &back), CS_INVALID, "at most");
 }
 
 static void tokens_read_back_and_nothing_else_is_one(void **state)
