@@ -223,6 +223,22 @@ static void the_examples_in_that_file_can_be_read_when_uncommented(void **state)
     assert_non_null(config->worker);
 }
 
+static void the_example_of_the_documentation_can_be_read(void **state)
+{
+    (void)state;
+    CS_AUTO(cs_buffer) page = CS_BUFFER_EMPTY;
+    assert_int_equal(cs_file_read_all(CS_SOURCE_DIR "/docs/site.md", 65536, &page), CS_OK);
+    char *yaml = strstr((char *)page.data, "```yaml\n");
+    assert_non_null(yaml);
+    yaml += strlen("```yaml\n");
+    *strstr(yaml, "```") = 0;
+
+    CS_AUTO_PTR(cs_site_config) config = read_good(yaml);
+
+    assert_int_equal(config->datasets_count, 1);
+    assert_int_equal(config->approve_count, 1);
+}
+
 static void a_file_is_loaded_and_its_folder_remembered(void **state)
 {
     (void)state;
@@ -278,6 +294,7 @@ int main(void)
         cmocka_unit_test(a_data_set_with_a_hostile_name_is_refused_at_its_key),
         cmocka_unit_test(the_file_that_join_writes_can_be_read),
         cmocka_unit_test(the_examples_in_that_file_can_be_read_when_uncommented),
+        cmocka_unit_test(the_example_of_the_documentation_can_be_read),
         cmocka_unit_test(a_file_is_loaded_and_its_folder_remembered),
         cmocka_unit_test(a_configuration_one_byte_above_the_limit_is_refused),
         cmocka_unit_test(a_text_one_byte_above_the_limit_is_refused),
