@@ -178,6 +178,9 @@ static cs_status decide(cs_records *records, const char *job, Consilium__V1__Dec
 {
     CS_TRY(cs_db_run(records->db, "UPDATE job SET decision = ?2, reason = ?3 WHERE job = ?1", "tit", job,
                      (int64_t)decision, reason));
+    /* What was computed under an approval that is withdrawn is not delivered. */
+    if (decision == CONSILIUM__V1__DECISION__DECISION_REFUSED)
+        CS_TRY(cs_db_run(records->db, "DELETE FROM result WHERE job = ?1", "t", job));
     return cs_db_run(records->db,
                      "INSERT INTO approval SELECT plan, ?2 FROM job WHERE job = ?1"
                      " ON CONFLICT (plan) DO UPDATE SET runs_left = excluded.runs_left",

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -29,8 +30,9 @@
 
 struct worker {
     struct worker *next;
+    cs_supervisor *owner;
     char *job;
-    pid_t pid; /* 0: none runs */
+    pid_t pid; /* 0: none runs; guarded by running_lock, so that nobody signals a process that was reaped */
     cs_fd socket;
     int64_t idle_since_ms;
     bool is_unfit; /* by its own word or the site's rules; stays so until the agent starts again */
@@ -43,8 +45,9 @@ struct cs_supervisor {
     cs_buffer site_config;
     struct worker *workers; /* worker thread only */
     pthread_mutex_t running_lock;
-    struct worker *running;             /* guarded by running_lock: the one whose task runs now … */
-    const cs_worker_task *running_task; /* … and that task */
+    struct worker *running;             /* guarded by running_lock: the one at work now … */
+    const cs_worker_task *running_task; /* … the task it was given, once it was … */
+    bool is_stopped;                    /* … and whether anything may run any more */
 };
 
 static char *worker_program(const cs_supervisor_config *config)
@@ -105,6 +108,9 @@ static cs_status spawn(const char *program, int socket, pid_t *ret_pid)
 /* Waits for the process, at most grace_ms before it is killed; says how it ended. */
 static void reap(struct worker *worker, int64_t grace_ms, char *ret_how, size_t size)
 {
+    pthread_mutex_lock(&worker->owner->running_lock);
+    worker->owner->running_task = NULL; /* no cancel may be written to a socket that is gone */
+    pthread_mutex_unlock(&worker->owner->running_lock);
     cs_fd_clear(&worker->socket);
     if (grace_ms > 0) {
         CS_AUTO(cs_fd) handle = pidfd_open(worker->pid, 0);
@@ -113,11 +119,15 @@ static void reap(struct worker *worker, int64_t grace_ms, char *ret_how, size_t 
             while (poll(&ended, 1, (int)grace_ms) < 0 && errno == EINTR)
                 ;
     }
-    kill(worker->pid, SIGKILL); /* no effect on one that has ended */
-    int status = 0;
-    while (waitpid(worker->pid, &status, 0) < 0 && errno == EINTR)
-        ;
+    /* From here on nobody else may signal the process: its number could be another's once it is reaped. */
+    pthread_mutex_lock(&worker->owner->running_lock);
+    const pid_t pid = worker->pid;
     worker->pid = 0;
+    pthread_mutex_unlock(&worker->owner->running_lock);
+    kill(pid, SIGKILL); /* no effect on one that has ended */
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
     if (WIFSIGNALED(status))
         snprintf(ret_how, size, "signal %d", WTERMSIG(status));
     else
@@ -177,8 +187,8 @@ static cs_status worker_sentence(const Consilium__V1__WorkerFailed *failed)
 }
 
 /* Starts the process and configures it. CS_UNAVAILABLE: lost; another status: the worker's own refusal. */
-static cs_status start_worker(const cs_supervisor *supervisor, struct worker *worker, cs_bytes plan,
-                              char **participants, size_t participants_count, const char *task_root, cs_arena *arena,
+static cs_status start_worker(cs_supervisor *supervisor, struct worker *worker, cs_bytes plan, char **participants,
+                              size_t participants_count, const char *task_root, cs_arena *arena,
                               Consilium__V1__WorkerReady **ret)
 {
     /* Whatever hinders the start (a full disk, say) may pass: it counts as a loss, not as the worker's refusal. */
@@ -193,10 +203,14 @@ static cs_status start_worker(const cs_supervisor *supervisor, struct worker *wo
     worker->socket = pair[0];
     const struct timeval patience = {.tv_sec = WORKER_WRITE_TIMEOUT_S};
     setsockopt(worker->socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    const cs_status spawned = spawn(supervisor->program, theirs, &worker->pid);
+    pthread_mutex_lock(&supervisor->running_lock);
+    const cs_status spawned = supervisor->is_stopped ? cs_fail(CS_CANCELLED, "the agent is stopping")
+                                                     : spawn(supervisor->program, theirs, &worker->pid);
+    if (spawned != CS_OK)
+        worker->pid = 0;
+    pthread_mutex_unlock(&supervisor->running_lock);
     if (spawned != CS_OK) {
         cs_fd_clear(&worker->socket);
-        worker->pid = 0;
         return CS_UNAVAILABLE;
     }
     cs_fd_clear(&theirs);
@@ -243,7 +257,7 @@ cs_status cs_supervisor_describe(const cs_supervisor_config *config, cs_bytes pl
     CS_TRY(cs_supervisor_new(config, &supervisor));
     /* Beside the jobs' folders: a job's name has no dot. */
     CS_AUTO(cs_string) root = cs_format("%s/.describe-%d", supervisor->tasks_folder, (int)getpid());
-    struct worker worker = {.job = (char[]){"describe"}, .socket = -1};
+    struct worker worker = {.owner = supervisor, .job = (char[]){"describe"}, .socket = -1};
     CS_AUTO_PTR(cs_arena) scratch = cs_arena_new(FRAME_ARENA_BYTES);
     Consilium__V1__WorkerReady *ready = NULL;
     cs_status status = start_worker(supervisor, &worker, plan, NULL, 0, root, scratch, &ready);
@@ -301,6 +315,7 @@ static struct worker *worker_of(cs_supervisor *supervisor, const char *job)
         if (strcmp(worker->job, job) == 0)
             return worker;
     struct worker *worker = cs_alloc(sizeof(*worker));
+    worker->owner = supervisor;
     worker->job = cs_strdup(job);
     worker->socket = -1;
     worker->next = supervisor->workers;
@@ -308,23 +323,42 @@ static struct worker *worker_of(cs_supervisor *supervisor, const char *job)
     return worker;
 }
 
-static void set_running(cs_supervisor *supervisor, struct worker *worker, const cs_worker_task *task)
+static void set_running(cs_supervisor *supervisor, struct worker *worker)
 {
     pthread_mutex_lock(&supervisor->running_lock);
     supervisor->running = worker;
-    supervisor->running_task = task;
+    supervisor->running_task = NULL;
     pthread_mutex_unlock(&supervisor->running_lock);
+}
+
+/* Writes WorkerTask unless the task was cancelled before; from then on a cancel goes to the worker. */
+static cs_worker_end hand_over(struct worker *worker, const cs_worker_task *task)
+{
+    Consilium__V1__ToWorker message = CONSILIUM__V1__TO_WORKER__INIT;
+    message.body_case = CONSILIUM__V1__TO_WORKER__BODY_TASK;
+    message.task = (Consilium__V1__WorkerTask *)(uintptr_t)&task->task;
+    cs_supervisor *supervisor = worker->owner;
+    cs_worker_end end = CS_WORKER_DONE;
+    pthread_mutex_lock(&supervisor->running_lock);
+    if (atomic_load(task->is_cancelled)) {
+        CS_IGNORE(cs_fail(CS_CANCELLED, "the task was cancelled"), "leaves the sentence only");
+        end = CS_WORKER_REFUSED;
+    } else if (cs_frame_write_message(worker->socket, &message.base) != CS_OK) {
+        end = CS_WORKER_LOST;
+    } else {
+        supervisor->running_task = task;
+    }
+    pthread_mutex_unlock(&supervisor->running_lock);
+    return end;
 }
 
 /* The conversation about one task, from WorkerTask to Done or Failed. */
 static cs_worker_end converse(struct worker *worker, const cs_worker_task *task, cs_arena *arena,
                               Consilium__V1__WorkerDone **ret_done)
 {
-    Consilium__V1__ToWorker message = CONSILIUM__V1__TO_WORKER__INIT;
-    message.body_case = CONSILIUM__V1__TO_WORKER__BODY_TASK;
-    message.task = (Consilium__V1__WorkerTask *)(uintptr_t)&task->task;
-    if (cs_frame_write_message(worker->socket, &message.base) != CS_OK)
-        return CS_WORKER_LOST;
+    const cs_worker_end given = hand_over(worker, task);
+    if (given != CS_WORKER_DONE)
+        return given;
 
     CS_AUTO(cs_buffer) frame = CS_BUFFER_EMPTY;
     CS_AUTO_PTR(cs_arena) scratch = cs_arena_new(FRAME_ARENA_BYTES);
@@ -387,16 +421,16 @@ cs_worker_end cs_supervisor_run(cs_supervisor *supervisor, const cs_worker_task 
                                 Consilium__V1__WorkerDone **ret_done)
 {
     struct worker *worker = worker_of(supervisor, task->job);
+    set_running(supervisor, worker);
     cs_worker_end end = prepare(supervisor, worker, task);
-    if (end != CS_WORKER_DONE)
-        return end;
-    set_running(supervisor, worker, task);
-    end = converse(worker, task, arena, ret_done);
-    set_running(supervisor, NULL, NULL); /* from here on its process may be reaped: nobody else may signal it */
+    const bool has_begun = end == CS_WORKER_DONE;
+    if (has_begun)
+        end = converse(worker, task, arena, ret_done);
+    set_running(supervisor, NULL);
     worker->idle_since_ms = cs_clock_monotonic_ms();
-    if (end == CS_WORKER_LOST)
+    if (has_begun && end == CS_WORKER_LOST)
         CS_IGNORE(lost(worker, task->task.key->phase), "leaves the sentence only");
-    if (end == CS_WORKER_UNFIT)
+    if (has_begun && end == CS_WORKER_UNFIT)
         end_worker(worker, CS_WORKER_GRACE_MS);
     return end;
 }
@@ -431,19 +465,34 @@ void cs_supervisor_cancel(cs_supervisor *supervisor, const char *job)
     message.body_case = CONSILIUM__V1__TO_WORKER__BODY_CANCEL;
     message.cancel = &cancel;
     pthread_mutex_lock(&supervisor->running_lock);
-    struct worker *worker = supervisor->running;
-    if (worker != NULL && strcmp(worker->job, job) == 0) {
-        cancel.key = supervisor->running_task->task.key;
-        CS_IGNORE(cs_frame_write_message(worker->socket, &message.base), "a worker that is gone has nothing to stop");
+    const cs_worker_task *task = supervisor->running_task;
+    if (task != NULL && strcmp(task->job, job) == 0) {
+        cancel.key = task->task.key;
+        CS_IGNORE(cs_frame_write_message(supervisor->running->socket, &message.base),
+                  "a worker that is gone has nothing to stop");
     }
     pthread_mutex_unlock(&supervisor->running_lock);
+}
+
+/* running_lock is held. */
+static void kill_running(cs_supervisor *supervisor, const char *job)
+{
+    const struct worker *worker = supervisor->running;
+    if (worker != NULL && worker->pid != 0 && (job == NULL || strcmp(worker->job, job) == 0))
+        kill(worker->pid, SIGKILL);
 }
 
 void cs_supervisor_kill(cs_supervisor *supervisor, const char *job)
 {
     pthread_mutex_lock(&supervisor->running_lock);
-    struct worker *worker = supervisor->running;
-    if (worker != NULL && strcmp(worker->job, job) == 0)
-        kill(worker->pid, SIGKILL);
+    kill_running(supervisor, job);
+    pthread_mutex_unlock(&supervisor->running_lock);
+}
+
+void cs_supervisor_stop(cs_supervisor *supervisor)
+{
+    pthread_mutex_lock(&supervisor->running_lock);
+    supervisor->is_stopped = true;
+    kill_running(supervisor, NULL);
     pthread_mutex_unlock(&supervisor->running_lock);
 }

@@ -36,8 +36,9 @@ CS_DEFINE_AUTO_PTR(cs_supervisor)
 
 typedef struct cs_worker_task {
     const char *job;
-    cs_bytes plan;                  /* the bytes that were approved */
-    Consilium__V1__WorkerTask task; /* key, folder inside TASKS_FOLDER/<job>/, inputs, participants */
+    cs_bytes plan;                    /* the bytes that were approved */
+    Consilium__V1__WorkerTask task;   /* key, folder inside TASKS_FOLDER/<job>/, inputs, participants */
+    const _Atomic bool *is_cancelled; /* no longer wanted; checked before it is begun */
     /* Called on the worker thread. `ready` once for each worker that starts; what it refuses makes the worker unfit. */
     cs_status (*ready)(void *self, const Consilium__V1__WorkerReady *ready);
     void (*progress)(void *self, const Consilium__V1__TaskProgress *progress);
@@ -61,5 +62,7 @@ void cs_supervisor_end_idle(cs_supervisor *supervisor, int64_t idle_ms);
 /* Asks the worker that now runs a task of this job to stop it / kills it. Harmless when none does. Any thread. */
 void cs_supervisor_cancel(cs_supervisor *supervisor, const char *job);
 void cs_supervisor_kill(cs_supervisor *supervisor, const char *job);
+/* The agent ends: kills the worker that is at work; every run from now on is CS_WORKER_LOST at once. Any thread. */
+void cs_supervisor_stop(cs_supervisor *supervisor);
 
 #endif

@@ -1,0 +1,365 @@
+/* The two threads that do a task's work: the transfer lane moves blobs, the work lane drives the worker. They touch
+ * only the task in hand and what cs_agent holds for every thread, and tell the agent thread how it went. */
+#include "client/agent/internal.h"
+
+#include "common/base/failpoint.h"
+#include "common/base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DONE_ARENA_BYTES (8 * 1024 * 1024)
+/* What a worker may report besides its blobs. */
+#define EVALUATIONS_MAX 64
+#define METRICS_MAX     64
+#define METRIC_NAME_MAX 64
+
+void text_for_coordinator(const char *sentence, char out[CS_REASON_MAX])
+{
+    const bool may_hold_path = strchr(sentence, '/') != NULL;
+    snprintf(out, CS_REASON_MAX, "%s", may_hold_path ? "failed at the site; its log says why" : sentence);
+}
+
+/* ---- progress, from either lane ---- */
+
+static void tell_progress(struct task *task, Consilium__V1__Stage stage, uint64_t done, uint64_t total, double loss)
+{
+    const int64_t now_ms = cs_clock_monotonic_ms();
+    if (now_ms - task->progress_ms < CS_PROGRESS_INTERVAL_MS)
+        return;
+    task->progress_ms = now_ms;
+    struct event *event = cs_alloc(sizeof(*event));
+    event->kind = EVENT_PROGRESS;
+    event->task = task;
+    event->stage = stage;
+    event->done = done;
+    event->total = total;
+    event->loss = loss;
+    if (cs_mailbox_try_post(task->agent->inbox, event) != CS_OK)
+        event_free(event); /* the next one says more */
+}
+
+static bool fetch_progress(void *self, uint64_t done, uint64_t total)
+{
+    struct task *task = self;
+    tell_progress(task, CONSILIUM__V1__STAGE__STAGE_FETCHING, done, total, 0);
+    return !atomic_load(&task->is_cancelled);
+}
+
+static bool upload_progress(void *self, uint64_t done, uint64_t total)
+{
+    struct task *task = self;
+    tell_progress(task, CONSILIUM__V1__STAGE__STAGE_UPLOADING, done, total, 0);
+    return !atomic_load(&task->is_cancelled);
+}
+
+static void worker_progress(void *self, const Consilium__V1__TaskProgress *progress)
+{
+    tell_progress(self, progress->stage, progress->done, progress->total, progress->loss);
+}
+
+/* ---- transfers ---- */
+
+static cs_status fetch(struct task *task)
+{
+    const Consilium__V1__TaskAssignment *assignment = task->assignment;
+    for (size_t i = 0; i < assignment->n_inputs; i++)
+        CS_TRY(cs_transfer_fetch(task->agent->transfer, task->link, assignment->key, assignment->inputs[i],
+                                 fetch_progress, task));
+    return CS_OK;
+}
+
+/* The record comes first: what left the building is in it even if we die in the middle. */
+static cs_status record_update(struct task *task, const Consilium__V1__Blob *blob)
+{
+    char hex[CS_HASH_HEX_BYTES];
+    cs_hex_encode(hex, blob->sha256.data, CS_HASH_BYTES);
+    CS_AUTO(cs_string) key = cs_format("update:%s:%s", task->name, hex);
+    CS_AUTO(cs_buffer) fields = CS_BUFFER_EMPTY;
+    cs_json json = cs_json_to(&fields);
+    cs_json_object(&json, NULL);
+    cs_json_text(&json, "job", task->job);
+    cs_json_uint(&json, "round", task->round);
+    cs_json_text(&json, "phase", task->phase);
+    cs_json_text(&json, "name", blob->name);
+    cs_json_text(&json, "sha256", hex);
+    cs_json_uint(&json, "size", blob->size);
+    cs_json_end(&json, '}');
+    return cs_transcript_append_once(task->agent->transcript, "update_sent", key, cs_buffer_view(&fields));
+}
+
+static cs_status upload(struct task *task)
+{
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(DONE_ARENA_BYTES);
+    ProtobufCMessage *message = NULL;
+    CS_TRY(cs_wire_unpack(&consilium__v1__task_result__descriptor, cs_buffer_view(&task->result), arena, &message));
+    const Consilium__V1__TaskResult *result = (const Consilium__V1__TaskResult *)message;
+    for (size_t i = 0; i < result->n_outputs; i++) {
+        CS_TRY(record_update(task, result->outputs[i]));
+        CS_FAILPOINT("agent.upload.recorded");
+        CS_TRY(cs_transfer_store(task->agent->transfer, task->link, result->key, result->outputs[i], upload_progress,
+                                 task));
+    }
+    CS_FAILPOINT("agent.upload.done");
+    return CS_OK;
+}
+
+/* A line that broke, or a coordinator that is not there, is waited for; a clear no is asked again only a few times. */
+static bool is_passing(cs_status status)
+{
+    return status == CS_UNAVAILABLE || status == CS_CANCELLED || status == CS_DEADLINE ||
+           status == CS_UNAUTHENTICATED || status == CS_ABORTED;
+}
+
+static void transfer_step(struct task *task)
+{
+    task->status = task->step == STEP_FETCH ? fetch(task) : upload(task);
+    task->is_worth_repeating = is_passing(task->status);
+}
+
+/* ---- the worker ---- */
+
+static cs_status worker_ready(void *self, const Consilium__V1__WorkerReady *ready)
+{
+    struct task *task = self;
+    CS_AUTO(cs_buffer) held = CS_BUFFER_EMPTY;
+    cs_buffer_append_text(&held, ready->confinement);
+    for (size_t i = 0; i < ready->n_missing; i++)
+        cs_buffer_printf(&held, "%s%s", i == 0 ? "; missing, and accepted by site.yaml: " : ", ", ready->missing[i]);
+    struct event *event = cs_alloc(sizeof(*event));
+    event->kind = EVENT_READY;
+    event->text = cs_buffer_take_text(&held);
+    event->build = cs_strdup(ready->build);
+    agent_tell(task->agent, event);
+
+    const cs_site_config *config = task->agent->config;
+    for (size_t i = 0; i < ready->n_datasets; i++) {
+        const Consilium__V1__DatasetDescription *found = ready->datasets[i];
+        if (found->error[0] != '\0')
+            return cs_fail(CS_INVALID, "data set '%s': %s", found->dataset, found->error);
+        if (found->train < config->floor_rows)
+            return cs_fail(CS_DENIED, "data set '%s' has too few training rows for this site's policy", found->dataset);
+    }
+    return CS_OK;
+}
+
+static char *input_file(const Consilium__V1__Blob *blob)
+{
+    return cs_format("%s.safetensors", blob->name);
+}
+
+static const Consilium__V1__Blob *input_named(const struct task *task, const char *name)
+{
+    for (size_t i = 0; i < task->assignment->n_inputs; i++)
+        if (strcmp(task->assignment->inputs[i]->name, name) == 0)
+            return task->assignment->inputs[i];
+    return NULL;
+}
+
+static cs_status give_inputs(struct task *task, const char *folder, cs_arena *arena, Consilium__V1__WorkerTask *ret)
+{
+    const Consilium__V1__TaskAssignment *assignment = task->assignment;
+    ret->inputs = cs_arena_alloc(arena, (assignment->n_inputs + 1) * sizeof(*ret->inputs));
+    for (size_t i = 0; i < assignment->n_inputs; i++) {
+        const Consilium__V1__Blob *blob = assignment->inputs[i];
+        CS_AUTO(cs_string) file = input_file(blob);
+        CS_TRY(cs_exchange_give(task->agent->blobs, &task->blobs[i], folder, file));
+        Consilium__V1__NamedFile *named = cs_arena_alloc(arena, sizeof(*named));
+        consilium__v1__named_file__init(named);
+        named->name = blob->name;
+        named->file = cs_arena_strdup(arena, file);
+        ret->inputs[ret->n_inputs++] = named;
+    }
+    return CS_OK;
+}
+
+static cs_status check_numbers(const Consilium__V1__TaskResult *result)
+{
+    if (result->n_evaluations > EVALUATIONS_MAX)
+        return cs_fail(CS_EXHAUSTED, "%zu evaluations, the most is %d", result->n_evaluations, EVALUATIONS_MAX);
+    for (size_t i = 0; i < result->n_evaluations; i++) {
+        const Consilium__V1__Evaluation *evaluation = result->evaluations[i];
+        if (evaluation->n_metrics > METRICS_MAX)
+            return cs_fail(CS_EXHAUSTED, "%zu metrics, the most is %d", evaluation->n_metrics, METRICS_MAX);
+        for (size_t m = 0; m < evaluation->n_metrics; m++)
+            if (strlen(evaluation->metrics[m]->name) > METRIC_NAME_MAX)
+                return cs_fail(CS_INVALID, "the name of a metric is longer than %d bytes", METRIC_NAME_MAX);
+    }
+    return CS_OK;
+}
+
+/* Checks and takes what the phase may send; an output that it may not have fails the task. */
+static cs_status take_outputs(struct task *task, const Consilium__V1__WorkerDone *done, const char *folder,
+                              Consilium__V1__Blob *ret_output, size_t *ret_count)
+{
+    const cs_phase_rule *rule = cs_phase_rule_find(task->phase);
+    const size_t expected = rule->output != NULL ? 1 : 0;
+    if (done->n_outputs != expected || (expected == 1 && strcmp(done->outputs[0]->name, rule->output) != 0))
+        return cs_fail(CS_DENIED, "phase '%s' brings %s, the worker brought %zu blobs", task->phase,
+                       expected == 1 ? rule->output : "no blob", done->n_outputs);
+    *ret_count = expected;
+    if (expected == 0)
+        return CS_OK;
+    const Consilium__V1__Blob *model = input_named(task, "model");
+    CS_AUTO(cs_string) model_path = NULL;
+    if (model != NULL) {
+        cs_hash hash;
+        CS_TRY(cs_hash_from(cs_wire_bytes(model->sha256), "model", &hash));
+        model_path = cs_blobs_path(task->agent->blobs, &hash);
+    }
+    CS_AUTO(cs_string) staging =
+        cs_format("%s/%s-%u-%s", task->agent->staging_folder, task->job, task->round, task->phase);
+    cs_hash *hash = &task->blobs[task->blobs_count];
+    CS_TRY(cs_exchange_take(task->agent->blobs, rule, folder, done->outputs[0]->file, model_path, staging, hash,
+                            &ret_output->size));
+    task->blobs_count++;
+    ret_output->name = (char *)(uintptr_t)rule->output;
+    ret_output->sha256 = cs_wire_data(hash->bytes, sizeof(hash->bytes));
+    return CS_OK;
+}
+
+static cs_status make_result(struct task *task, const Consilium__V1__WorkerDone *done, const char *folder)
+{
+    if (done->result == NULL)
+        return cs_fail(CS_INVALID, "the worker was done without a result");
+    CS_TRY(check_numbers(done->result));
+    Consilium__V1__Blob output = CONSILIUM__V1__BLOB__INIT;
+    Consilium__V1__Blob *outputs[] = {&output};
+    size_t outputs_count = 0;
+    CS_TRY(take_outputs(task, done, folder, &output, &outputs_count));
+
+    const Consilium__V1__Blob *model = input_named(task, "model");
+    Consilium__V1__TaskResult result = *done->result;
+    result.key = task->assignment->key;
+    result.outcome = CONSILIUM__V1__OUTCOME__OUTCOME_DONE;
+    result.reason = (char *)(uintptr_t) "";
+    result.base_sha256 = model != NULL ? model->sha256 : cs_wire_data(NULL, 0);
+    result.outputs = outputs;
+    result.n_outputs = outputs_count;
+    result.base.n_unknown_fields = 0; /* nothing that this build cannot name leaves */
+    cs_buffer_reset(&task->result);
+    cs_wire_pack(&result.base, &task->result);
+    return CS_OK;
+}
+
+static cs_worker_end run_in(struct task *task, const char *folder_name, const char *folder, cs_arena *arena)
+{
+    cs_worker_task work = {.job = task->job,
+                           .plan = task->plan,
+                           .task = CONSILIUM__V1__WORKER_TASK__INIT,
+                           .is_cancelled = &task->is_cancelled,
+                           .ready = worker_ready,
+                           .progress = worker_progress,
+                           .self = task};
+    work.task.key = task->assignment->key;
+    work.task.folder = (char *)(uintptr_t)folder_name;
+    work.task.participants = task->assignment->participants;
+    work.task.n_participants = task->assignment->n_participants;
+    /* A full disk may pass: worth a repeat, like a lost worker. */
+    if (cs_folder_make(folder, 0700) != CS_OK || give_inputs(task, folder, arena, &work.task) != CS_OK)
+        return CS_WORKER_LOST;
+    Consilium__V1__WorkerDone *done = NULL;
+    const cs_worker_end end = cs_supervisor_run(task->agent->supervisor, &work, arena, &done);
+    if (end != CS_WORKER_DONE)
+        return end;
+    const cs_status made = make_result(task, done, folder);
+    if (made == CS_OK)
+        return CS_WORKER_DONE;
+    return made == CS_INVALID || made == CS_DENIED || made == CS_DATA_LOSS ? CS_WORKER_REFUSED : CS_WORKER_LOST;
+}
+
+static void run_step(struct task *task)
+{
+    task->blobs_count = task->assignment->n_inputs;
+    CS_AUTO(cs_string) folder_name = cs_format("%u-%s", task->round, task->phase);
+    CS_AUTO(cs_string) folder = cs_format("%s/%s/%s", task->agent->tasks_folder, task->job, folder_name);
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(DONE_ARENA_BYTES);
+    const cs_worker_end end = run_in(task, folder_name, folder, arena);
+    task->status = end == CS_WORKER_DONE ? CS_OK : CS_ABORTED;
+    task->is_worth_repeating = end == CS_WORKER_LOST;
+    if (end != CS_WORKER_DONE)
+        snprintf(task->sentence, sizeof(task->sentence), "%s", cs_error_text());
+    if (end == CS_WORKER_UNFIT) {
+        struct event *event = cs_alloc(sizeof(*event));
+        event->kind = EVENT_READY;
+        event->text = cs_format("refused: %s", task->sentence);
+        agent_tell(task->agent, event);
+    }
+    CS_IGNORE(cs_folder_remove(folder), "the start of the next agent empties it");
+    CS_IGNORE(cs_fail(task->status, "%s", task->sentence), "leaves the sentence only");
+}
+
+/* ---- the threads ---- */
+
+static void do_task(struct task *task)
+{
+    if (atomic_load(&task->is_cancelled))
+        task->status = cs_fail(CS_CANCELLED, "the task was cancelled");
+    else if (task->step == STEP_RUN)
+        run_step(task);
+    else
+        transfer_step(task);
+    if (task->status != CS_OK)
+        snprintf(task->sentence, sizeof(task->sentence), "%s", cs_error_text());
+    struct event *event = cs_alloc(sizeof(*event));
+    event->kind = EVENT_TASK;
+    event->task = task;
+    agent_tell(task->agent, event);
+}
+
+static void end_job(cs_agent *agent, const char *job)
+{
+    cs_supervisor_end_job(agent->supervisor, job);
+    CS_AUTO(cs_string) folder = cs_path_join(agent->tasks_folder, job);
+    CS_IGNORE(cs_folder_remove(folder), "the start of the next agent empties it");
+}
+
+static void *run_errands(void *argument)
+{
+    struct lane *lane = argument;
+    void *taken = NULL;
+    while (cs_mailbox_take(lane->errands, -1, &taken) == CS_OK) {
+        struct errand *errand = taken;
+        if (errand->kind == ERRAND_TASK)
+            do_task(errand->task);
+        else if (errand->kind == ERRAND_END_JOB)
+            end_job(lane->agent, errand->job);
+        else
+            cs_supervisor_end_idle(lane->agent->supervisor, CS_WORKER_IDLE_MS);
+        cs_free(errand->job);
+        cs_free(errand);
+    }
+    return NULL;
+}
+
+void lane_start(struct lane *lane, cs_agent *agent, size_t capacity)
+{
+    lane->agent = agent;
+    lane->errands = cs_mailbox_new(capacity);
+    if (pthread_create(&lane->thread, NULL, run_errands, lane) != 0)
+        abort(); /* no thread at all: nothing this process could still do */
+}
+
+void lane_give(struct lane *lane, enum errand_kind kind, struct task *task, const char *job)
+{
+    struct errand *errand = cs_alloc(sizeof(*errand));
+    errand->kind = kind;
+    errand->task = task;
+    errand->job = job != NULL ? cs_strdup(job) : NULL;
+    /* The lane has room for every open task and every open job, so this does not wait. */
+    if (cs_mailbox_post(lane->errands, errand) != CS_OK) {
+        cs_free(errand->job);
+        cs_free(errand);
+    }
+}
+
+void lane_stop(struct lane *lane)
+{
+    if (lane->errands == NULL)
+        return;
+    cs_mailbox_close(lane->errands);
+    pthread_join(lane->thread, NULL);
+    cs_mailbox_free(lane->errands);
+    lane->errands = NULL;
+}

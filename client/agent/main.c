@@ -1,0 +1,188 @@
+/* consilium-client: the hospital's daemon and the commands of its people. The main thread runs a command; for `run` it
+ * starts the agent and waits for a signal. */
+#include "client/agent/agent.h"
+#include "client/agent/commands.h"
+#include "client/agent/doctor.h"
+#include "client/agent/enrol.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/rpc/rpc.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LOGIN_MAX_BYTES 1024
+/* Each malloc arena keeps what its thread once used; few of them keep the resident size small. */
+#define MALLOC_ARENAS 2
+
+/* Descriptors 0 to 2 must be something: a socket that took one of them would be handed to the worker. */
+static cs_status keep_standard_descriptors(void)
+{
+    for (;;) {
+        cs_fd fd = -1;
+        CS_TRY(cs_file_open("/dev/null", O_RDWR, 0, &fd));
+        if (fd > 2)
+            return cs_file_close(&fd);
+        /* stays open on purpose: 0, 1 or 2 was free */
+    }
+}
+
+static int wait_for_signal(const sigset_t *signals)
+{
+    int signal = 0;
+    while (sigwait(signals, &signal) != 0)
+        ;
+    return signal;
+}
+
+static int run(const cs_arguments *arguments)
+{
+    cs_log_level level = CS_LOG_INFO;
+    const char *level_text = cs_argument(arguments, "--log");
+    if (level_text != NULL) {
+        const cs_status parsed = cs_log_level_parse(level_text, &level);
+        if (parsed != CS_OK)
+            return cs_command_fail(arguments, parsed);
+    }
+    cs_log_set_level(level);
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread: all of them inherit it */
+
+    cs_rpc_start();
+    const cs_agent_config config = {.state_folder = client_state_folder(arguments),
+                                    .config_path = cs_argument(arguments, "--config")};
+    cs_agent *agent = NULL;
+    cs_status status = keep_standard_descriptors();
+    if (status == CS_OK)
+        status = cs_agent_start(&config, &agent);
+    if (status != CS_OK) {
+        const int code = cs_command_fail(arguments, status);
+        cs_rpc_stop();
+        return code;
+    }
+    cs_log(CS_LOG_INFO, "agent", "running", CS_S("state", config.state_folder), CS_S("version", CS_VERSION));
+    const int signal = wait_for_signal(&signals);
+    cs_log(CS_LOG_INFO, "agent", "stopping", CS_S("signal", strsignal(signal)));
+    cs_agent_stop(agent);
+    cs_rpc_stop();
+    return CS_EXIT_OK;
+}
+
+static cs_status do_join(const cs_arguments *arguments, const cs_join_options *options)
+{
+    const char *request = cs_argument(arguments, "--request");
+    const char *answer = cs_argument(arguments, "--answer");
+    if (request != NULL && answer != NULL)
+        return cs_fail(CS_INVALID, "join: --request and --answer are two steps: one at a time");
+    if (request != NULL)
+        return cs_join_request(options, request);
+    return answer != NULL ? cs_join_answer(options, answer) : cs_join(options);
+}
+
+static int join(const cs_arguments *arguments)
+{
+    CS_AUTO(cs_buffer) login = CS_BUFFER_EMPTY;
+    const char *login_file = cs_argument(arguments, "--proxy-login");
+    cs_status status = login_file != NULL ? cs_file_read_all(login_file, LOGIN_MAX_BYTES, &login) : CS_OK;
+    while (login.size > 0 && (login.data[login.size - 1] == '\n' || login.data[login.size - 1] == '\r'))
+        login.data[--login.size] = '\0';
+    const cs_join_options options = {.state_folder = client_state_folder(arguments),
+                                     .join_file = cs_argument(arguments, "FILE"),
+                                     .proxy = cs_argument(arguments, "--proxy"),
+                                     .proxy_login = login.size > 0 ? cs_buffer_text(&login) : NULL,
+                                     .site_config = cs_argument(arguments, "--config")};
+    if (status == CS_OK)
+        status = do_join(arguments, &options);
+    if (status != CS_OK)
+        return cs_command_fail(arguments, status);
+
+    const char *request = cs_argument(arguments, "--request");
+    if (cs_argument_flag(arguments, "--json")) {
+        CS_AUTO(cs_buffer) out = CS_BUFFER_EMPTY;
+        cs_json json = cs_json_to(&out);
+        cs_json_object(&json, NULL);
+        cs_json_bool(&json, "joined", request == NULL);
+        cs_json_text(&json, "state", options.state_folder);
+        cs_json_end(&json, '}');
+        printf("%s\n", cs_buffer_text(&out));
+    } else if (request != NULL) {
+        printf("%s is for the operator: `consilium-server token answer` makes the answer; then\n"
+               "consilium-client join %s --answer ANSWER\n",
+               request, options.join_file);
+    } else {
+        printf("joined; keys and certificate are in %s/keys and stay there. Next: look at site.yaml, then\n"
+               "consilium-client doctor\nconsilium-client run\n",
+               options.state_folder);
+    }
+    return CS_EXIT_OK;
+}
+
+static int doctor(const cs_arguments *arguments)
+{
+    cs_rpc_start();
+    const cs_doctor_options options = {.state_folder = client_state_folder(arguments),
+                                       .config_path = cs_argument(arguments, "--config")};
+    const int code = cs_doctor(&options, cs_argument_flag(arguments, "--json"));
+    cs_rpc_stop();
+    return code;
+}
+
+#define STATE_OPTION                                                                                                   \
+    {                                                                                                                  \
+        "--state", "DIR", "state directory (else $CONSILIUM_STATE, else " CS_CLIENT_DEFAULT_STATE ")", false, false    \
+    }
+#define CONFIG_OPTION                                                                                                  \
+    {                                                                                                                  \
+        "--config", "FILE", "the site's configuration (else site.yaml in the state directory)", false, false           \
+    }
+#define JSON_OPTION                                                                                                    \
+    {                                                                                                                  \
+        "--json", NULL, "print JSON", false, false                                                                     \
+    }
+#define OPTIONS(list, ...)                                                                                             \
+    static const cs_option list[] = {                                                                                  \
+        __VA_ARGS__ __VA_OPT__(, ) STATE_OPTION, CONFIG_OPTION, JSON_OPTION, {.name = NULL}}
+
+OPTIONS(run_options, {"--log", "LEVEL", "error, warn, info or debug (info)", false, false});
+OPTIONS(join_options, {"FILE", NULL, "the join file that the operator made for this site", true, false},
+        {"--request", "FILE", "offline, first step: write the request for the operator", false, false},
+        {"--answer", "FILE", "offline, second step: take the operator's answer in", false, false},
+        {"--proxy", "HOST:PORT", "HTTP CONNECT proxy on the way to the coordinator", false, false},
+        {"--proxy-login", "FILE", "file with user:password for the proxy", false, false});
+OPTIONS(plain_options);
+OPTIONS(show_options, {"PLAN", NULL, "a job, a plan's name, or the beginning of its hash", true, false});
+OPTIONS(approve_options, {"HASH", NULL, "the whole hash that `plan show` printed", true, false},
+        {"--runs", "N", "approve N jobs with this very plan (1)", false, false});
+OPTIONS(refuse_options, {"PLAN", NULL, "a job, a plan's name, or the beginning of its hash", true, false},
+        {"--reason", "TEXT", "why; the operator reads it", false, false});
+
+static const cs_command commands[] = {
+    {"join", "make this site's keys and get its certificate", join_options, join},
+    {"doctor", "look for what stands between this site and the federation", plain_options, doctor},
+    {"run", "run the agent in the foreground", run_options, run},
+    {"status", "connection, certificate, task, transcript", plain_options, client_status},
+    {"plan list", "the plans offered to this site and what was decided", plain_options, client_plan_list},
+    {"plan show", "a plan, what it would do here, and its hash", show_options, client_plan_show},
+    {"plan approve", "approve the plan with this hash, for one job", approve_options, client_plan_approve},
+    {"plan refuse", "refuse a plan, or withdraw the approval", refuse_options, client_plan_refuse},
+    {.name = NULL},
+};
+
+int main(int argc, char **argv)
+{
+    mallopt(M_ARENA_MAX, MALLOC_ARENAS);
+    signal(SIGPIPE, SIG_IGN); /* a peer that went away is told by the write's status */
+    if (cs_crypto_start() != CS_OK) {
+        fprintf(stderr, "consilium-client: %s\n", cs_error_text());
+        return CS_EXIT_ERROR;
+    }
+    return cs_command_main("consilium-client", "a hospital's part in a consortium", commands, argc, argv);
+}
