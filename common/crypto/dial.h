@@ -1,5 +1,5 @@
-/* Reaches a TCP address by a deadline, directly or through an HTTP CONNECT proxy. Inside this folder: the part of the
- * client below TLS. The caller's thread. */
+/* Reaches a TCP address by a deadline, directly or through an HTTP CONNECT proxy. The part of the
+ * client below TLS; doctor uses it to tell a closed port from a wrong certificate. The caller's thread. */
 #ifndef CS_CRYPTO_DIAL_H
 #define CS_CRYPTO_DIAL_H
 
