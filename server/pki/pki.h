@@ -9,13 +9,17 @@
 #include "common/wire/wire.h"
 #include "server/store/registry.h"
 
+#define CS_TOKEN_VALID_MS     (24 * 3600 * 1000LL)
+#define CS_TOKEN_VALID_MAX_MS (30 * CS_TOKEN_VALID_MS)
+
 typedef struct cs_pki cs_pki;
 
 /* Runs `work` on the engine's thread and waits for it; gives its status with its sentence on the caller's thread. */
 typedef cs_status (*cs_run_on_engine)(void *self, cs_status (*work)(void *argument, cs_store *store), void *argument);
 
-/* `init`: makes keys/authority.key, authority.crt, coordinator.key, coordinator.crt, signing.key and server.yaml.
- * CS_EXISTS when the directory is already one. */
+/* `init`: makes keys/ with authority.key, authority.crt, signing.key and coordinator.pem (key and certificate, replaced
+ * together), and server.yaml. keys/ appears whole or not at all. CS_EXISTS when the directory is already one. Main
+ * thread. */
 CS_MUST_CHECK cs_status cs_pki_init(const char *state_folder, const char *display_name, const char *address,
                                     uint16_t port, uint16_t enrolment_port);
 
@@ -33,16 +37,19 @@ CS_MUST_CHECK cs_status cs_pki_renew_own(cs_pki *pki, bool *ret_changed);
 /* Copies: clear them. Any thread. */
 CS_MUST_CHECK cs_status cs_pki_own_identity(cs_pki *pki, cs_buffer *ret_certificate_pem, cs_buffer *ret_key_pem);
 
-/* Engine's thread. Makes a token (kept only as hash) and the text of the join file. A site that is enrolled or revoked
- * needs is_rejoin; a new name must not have it. valid_ms 0: 24 h. `coordinator`: host:port and host:enrolment_port for
- * the file. */
+/* Engine's thread. Makes a token (kept only as hash) and the text of the join file; earlier tokens of the site that
+ * were not used are void. A site that is enrolled or revoked needs is_rejoin (CS_EXISTS without); a new name must not
+ * have it. valid_ms 0: 24 h; at most CS_TOKEN_VALID_MAX_MS. `coordinator`: host:port and host:enrolment_port for the
+ * file. */
 CS_MUST_CHECK cs_status cs_pki_token_new(cs_pki *pki, cs_store *store, const char *site, bool is_rejoin,
                                          int64_t valid_ms, const char *coordinator, const char *enrolment,
                                          cs_buffer *ret_join_file, int64_t *ret_expires_ms);
-/* Engine's thread. The whole decision on one enrolment; the answer (also a refusal) is in `arena`. */
+/* Engine's thread. The whole decision on one enrolment; the answer (also a refusal) is in `arena` or static. Refusals
+ * of requests that know a token are recorded. */
 void cs_pki_enrol(cs_pki *pki, cs_store *store, const Consilium__V1__EnrolRequest *request, cs_arena *arena,
                   Consilium__V1__EnrolAnswer **ret);
-/* Engine's thread. For the site of `identity`, whose admission was checked. */
+/* Engine's thread. For the site of `identity`, whose admission was checked. The key that asked stays admitted beside
+ * the new one until its certificate ends. */
 CS_MUST_CHECK cs_status cs_pki_renew(cs_pki *pki, cs_store *store, const cs_identity *identity, cs_bytes csr,
                                      cs_buffer *ret_pem, int64_t *ret_not_after_ms);
 /* Engine's thread: registry and transcript; the caller ends the streams. Revoking twice is fine. */
