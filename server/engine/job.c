@@ -1,0 +1,1189 @@
+/* The life of a job: the facts for the round table, what each of its actions writes, and the effects of a state.
+ * Engine's thread; called by engine.c and door.c. */
+#include "server/engine/internal.h"
+
+#include "common/base/clock.h"
+#include "common/base/failpoint.h"
+#include "common/base/log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A paused job looks this often whether what it waits for is there again. */
+#define PAUSED_LOOK_MS 2000
+/* "job-2", "job-3" … for plans of the same name. */
+#define NAME_TRIES_MAX 100000
+
+struct shared_plan *plan_share(struct shared_plan *plan)
+{
+    atomic_fetch_add(&plan->references, 1);
+    return plan;
+}
+
+void plan_release(struct shared_plan *plan)
+{
+    if (!plan || atomic_fetch_sub(&plan->references, 1) != 1)
+        return;
+    cs_plan_free(plan->plan);
+    cs_free(plan);
+}
+
+static const cs_plan *plan_of(const struct job *job)
+{
+    return job->plan->plan;
+}
+
+/* ---- members ---- */
+
+struct job *job_find(cs_engine *engine, const char *name)
+{
+    for (struct job *job = engine->jobs; job; job = job->next) {
+        if (strcmp(job->row.name, name) == 0)
+            return job;
+    }
+    return NULL;
+}
+
+struct member *job_member(const struct job *job, const char *site)
+{
+    for (size_t i = 0; i < job->members_count; i++) {
+        if (strcmp(job->members[i].row.site, site) == 0)
+            return &job->members[i];
+    }
+    return NULL;
+}
+
+struct task *job_task(const struct job *job, const char *site)
+{
+    /* A site has one task in a phase. */
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        if (strcmp(job->tasks[i].row.site, site) == 0)
+            return &job->tasks[i];
+    }
+    return NULL;
+}
+
+static bool has_approved(const struct member *member)
+{
+    return member->row.decision == CONSILIUM__V1__DECISION__DECISION_APPROVED && !member->is_revoked;
+}
+
+static bool is_out(const struct member *member)
+{
+    return member->row.decision == CONSILIUM__V1__DECISION__DECISION_REFUSED || member->is_revoked;
+}
+
+static bool is_present(cs_engine *engine, const struct member *member)
+{
+    return has_approved(member) && engine_is_connected(engine, member->row.site);
+}
+
+/* ---- facts ---- */
+
+const cs_phase *job_phase(const struct job *job)
+{
+    const cs_phase *phases[CS_PHASES_MAX];
+    const size_t count = job->mode->phases(plan_of(job), job->row.round, phases);
+    return job->row.phase < count ? phases[job->row.phase] : NULL;
+}
+
+static size_t phases_of(const struct job *job, uint32_t round)
+{
+    const cs_phase *phases[CS_PHASES_MAX];
+    return job->mode->phases(plan_of(job), round, phases);
+}
+
+static unsigned facts_of_members(cs_engine *engine, const struct job *job)
+{
+    size_t approved = 0, present = 0, possible = 0;
+    unsigned facts = FACT_ALL_DECIDED | FACT_APPROVED | FACT_PRESENT;
+    for (size_t i = 0; i < job->members_count; i++) {
+        const struct member *member = &job->members[i];
+        const bool member_is_present = is_present(engine, member);
+        approved += has_approved(member);
+        present += member_is_present;
+        possible += !is_out(member);
+        if (!is_out(member) && !member_is_present)
+            facts &= ~(unsigned)FACT_ALL_DECIDED;
+        if (member->is_required && !has_approved(member))
+            facts &= ~(unsigned)FACT_APPROVED;
+        if (member->is_required && !member_is_present)
+            facts &= ~(unsigned)FACT_PRESENT;
+        if (member->is_required && is_out(member))
+            facts |= FACT_HOPELESS;
+    }
+    const size_t minimum = plan_of(job)->sites.minimum;
+    if (approved < minimum)
+        facts &= ~(unsigned)FACT_APPROVED;
+    if (present < minimum)
+        facts &= ~(unsigned)FACT_PRESENT;
+    if (possible < minimum)
+        facts |= FACT_HOPELESS;
+    return facts;
+}
+
+/* May still be given a task of the open phase. */
+static bool is_candidate(const struct job *job, const struct member *member)
+{
+    return member->is_participant && !member->is_excluded && !is_out(member) && !job_task(job, member->row.site);
+}
+
+static unsigned facts_of_phase(const struct job *job, const cs_phase *phase)
+{
+    unsigned facts = FACT_ALL_ANSWERED;
+    size_t accepted = 0;
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        if (job->tasks[i].row.state == CS_TASK_OPEN)
+            facts &= ~(unsigned)FACT_ALL_ANSWERED;
+        accepted += job->tasks[i].row.state == CS_TASK_ACCEPTED;
+    }
+    bool has_required = true;
+    for (size_t i = 0; i < job->members_count && !phase->is_for_one; i++) {
+        if (!job->members[i].is_required)
+            continue;
+        const struct task *task = job_task(job, job->members[i].row.site);
+        has_required = has_required && task && task->row.state == CS_TASK_ACCEPTED;
+    }
+    if (accepted >= job->mode->minimum(plan_of(job), phase) && has_required)
+        facts |= FACT_ENOUGH;
+    for (size_t i = 0; i < job->members_count && phase->is_for_one; i++) {
+        if (is_candidate(job, &job->members[i]))
+            facts |= FACT_SUBSTITUTE;
+    }
+    return facts;
+}
+
+static unsigned facts_of(cs_engine *engine, const struct job *job)
+{
+    unsigned facts = facts_of_members(engine, job);
+    const cs_phase *phase = job_phase(job);
+    if (phase && (job->row.state == ROUND_COLLECTING || job->row.state == ROUND_FOLDING))
+        facts |= facts_of_phase(job, phase);
+    if (job->row.phase + 1 < phases_of(job, job->row.round))
+        facts |= FACT_MORE_PHASES;
+    if (phases_of(job, job->row.round + 1) > 0)
+        facts |= FACT_MORE_ROUNDS;
+    if (job->row.state != ROUND_IDLE && job->row.state != ROUND_PAUSED)
+        return facts;
+    /* Asking the disk is a system call: only where the table looks at the answer. */
+    if (engine_has_room(engine))
+        facts |= FACT_ROOM;
+    if (job->row.state == ROUND_PAUSED && job->row.paused_in == ROUND_FOLDING)
+        facts |= FACT_IN_FOLD;
+    if ((job->row.paused_for == PAUSE_DISK && (facts & FACT_ROOM)) ||
+        (job->row.paused_for == PAUSE_SITES && (facts & FACT_PRESENT)))
+        facts |= FACT_FIXED;
+    return facts;
+}
+
+/* ---- reasons: sentences for the operator ---- */
+
+static void say_missing_members(cs_engine *engine, const struct job *job, cs_buffer *out)
+{
+    for (size_t i = 0; i < job->members_count; i++) {
+        const struct member *member = &job->members[i];
+        const char *word = NULL;
+        if (member->is_revoked)
+            word = "revoked";
+        else if (member->row.decision == CONSILIUM__V1__DECISION__DECISION_REFUSED)
+            word = "refused the plan";
+        else if (!has_approved(member))
+            word = "has not decided";
+        else if (!is_present(engine, member))
+            word = "not connected";
+        if (word)
+            cs_buffer_printf(out, "; %s %s%s", member->row.site, word, member->is_required ? " (required)" : "");
+    }
+}
+
+static void say_sites(cs_engine *engine, const struct job *job, const char *what, cs_buffer *out)
+{
+    size_t approved = 0, present = 0;
+    for (size_t i = 0; i < job->members_count; i++) {
+        approved += has_approved(&job->members[i]);
+        present += is_present(engine, &job->members[i]);
+    }
+    cs_buffer_printf(out, "%s: of %zu invited sites %zu approved and %zu are connected, the minimum is %" PRIu32, what,
+                     job->members_count, approved, present, plan_of(job)->sites.minimum);
+    say_missing_members(engine, job, out);
+}
+
+static const char *task_state_word(cs_task_state state)
+{
+    switch (state) {
+    case CS_TASK_REFUSED:
+        return "result refused";
+    case CS_TASK_FAILED:
+        return "failed";
+    case CS_TASK_EXCLUDED:
+        return "excluded";
+    default:
+        return "no result in time";
+    }
+}
+
+static void say_phase_failed(const struct job *job, const cs_phase *phase, cs_buffer *out)
+{
+    size_t accepted = 0;
+    for (size_t i = 0; i < job->tasks_count; i++)
+        accepted += job->tasks[i].row.state == CS_TASK_ACCEPTED;
+    cs_buffer_printf(out, "round %" PRIu32 ", %s: %zu usable results, at least %" PRIu32 " are needed%s",
+                     job->row.round, phase->name, accepted, job->mode->minimum(plan_of(job), phase),
+                     plan_of(job)->sites.require.count > 0 ? " and those of every required site" : "");
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        const struct task *task = &job->tasks[i];
+        if (task->row.state == CS_TASK_ACCEPTED)
+            continue;
+        cs_buffer_printf(out, "; %s: %s", task->row.site, task_state_word(task->row.state));
+        if (task->row.reason[0])
+            cs_buffer_printf(out, " (%.100s)", task->row.reason);
+    }
+}
+
+static void set_reason(struct job *job, const char *reason)
+{
+    snprintf(job->row.reason, sizeof(job->row.reason), "%.*s", CS_REASON_BYTES - 1, reason);
+}
+
+/* ---- writing ---- */
+
+static void start_deadline(struct job *job, int64_t duration_ms)
+{
+    job->row.remaining_ms = duration_ms;
+    job->deadline_at_ms = cs_clock_monotonic_ms() + duration_ms;
+}
+
+static void stop_deadline(struct job *job)
+{
+    job->row.remaining_ms = CS_JOB_NO_DEADLINE;
+}
+
+static void update_remaining(struct job *job, int64_t now_ms)
+{
+    if (job->row.remaining_ms != CS_JOB_NO_DEADLINE)
+        job->row.remaining_ms = CS_MAX(job->deadline_at_ms - now_ms, (int64_t)0);
+}
+
+cs_status job_save_remaining(cs_engine *engine, struct job *job, int64_t now_ms)
+{
+    if (job->row.remaining_ms == CS_JOB_NO_DEADLINE)
+        return CS_OK;
+    CS_TRY(engine_begin(engine));
+    update_remaining(job, now_ms);
+    return cs_jobs_update(engine->store, &job->row);
+}
+
+static void forget_tasks(struct job *job)
+{
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        cs_task_row_clear(&job->tasks[i].row);
+        cs_buffer_clear(&job->tasks[i].checking);
+    }
+    cs_free(job->tasks);
+    job->tasks = NULL;
+    job->tasks_count = 0;
+}
+
+static void exclude(struct member *member, const char *word, const char *reason)
+{
+    member->is_excluded = true;
+    snprintf(member->excluded_reason, sizeof(member->excluded_reason), "%s%s%.250s", word, reason[0] ? ": " : "",
+             reason);
+}
+
+static cs_status set_task_state(cs_engine *engine, struct job *job, struct task *task, cs_task_state state,
+                                const char *reason)
+{
+    CS_TRY(engine_begin(engine));
+    task->row.state = state;
+    snprintf(task->row.reason, sizeof(task->row.reason), "%.*s", CS_REASON_BYTES - 1, reason);
+    task->is_checking = false;
+    cs_buffer_clear(&task->checking);
+    if (state != CS_TASK_ACCEPTED && state != CS_TASK_FOLDED)
+        exclude(&job->members[task->member], task_state_word(state), reason);
+    job->has_changed = true;
+    engine->access_changed = true;
+    CS_FAILPOINT("engine.task_state");
+    return cs_jobs_task_put(engine->store, job->row.id, &task->row);
+}
+
+/* What is still open when a phase closes. */
+static cs_status close_open_tasks(cs_engine *engine, struct job *job, const char *reason)
+{
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        if (job->tasks[i].row.state == CS_TASK_OPEN)
+            CS_TRY(set_task_state(engine, job, &job->tasks[i], CS_TASK_LATE, reason));
+    }
+    return CS_OK;
+}
+
+/* Gives the open phase to the mode's choice among the participants that are still in. */
+static cs_status assign(cs_engine *engine, struct job *job)
+{
+    const cs_phase *phase = job_phase(job);
+    size_t *candidates = cs_alloc_array(job->members_count, sizeof(size_t));
+    size_t *chosen = cs_alloc_array(job->members_count, sizeof(size_t));
+    size_t count = 0;
+    for (size_t i = 0; i < job->members_count; i++) {
+        if (is_candidate(job, &job->members[i]))
+            candidates[count++] = i;
+    }
+    const size_t chosen_count = count > 0 ? job->mode->sites(phase, count, chosen) : 0;
+    job->tasks = cs_realloc(job->tasks, (job->tasks_count + chosen_count + 1) * sizeof(*job->tasks));
+    cs_status status = CS_OK;
+    for (size_t i = 0; i < chosen_count && status == CS_OK; i++) {
+        const size_t member = candidates[chosen[i]];
+        struct task *task = &job->tasks[job->tasks_count++];
+        *task = (struct task){.member = member};
+        task->row.round = job->row.round;
+        task->row.state = CS_TASK_OPEN;
+        snprintf(task->row.phase, sizeof(task->row.phase), "%s", phase->name);
+        memcpy(task->row.site, job->members[member].row.site, sizeof(task->row.site));
+        status = cs_jobs_task_put(engine->store, job->row.id, &task->row);
+    }
+    cs_free(candidates);
+    cs_free(chosen);
+    start_deadline(job, plan_of(job)->sites.deadline_ms);
+    engine->access_changed = true;
+    return status;
+}
+
+static cs_status open_round(cs_engine *engine, struct job *job)
+{
+    CS_AUTO(cs_round_row) row = {.round = job->row.round, .opened_ms = cs_clock_wall_ms()};
+    for (size_t i = 0; i < job->members_count; i++) {
+        struct member *member = &job->members[i];
+        member->is_participant = is_present(engine, member);
+        member->is_excluded = false;
+        if (member->is_participant)
+            cs_buffer_printf(&row.participants, "%s ", member->row.site);
+    }
+    job->row.phase = 0;
+    forget_tasks(job);
+    CS_TRY(cs_jobs_round_put(engine->store, job->row.id, &row));
+    CS_TRY(record_round_opened(engine, job));
+    CS_FAILPOINT("engine.round_opened");
+    return assign(engine, job);
+}
+
+/* The results are folded; what they say about the model they started from is known now. */
+static cs_status finish_phase(cs_engine *engine, struct job *job)
+{
+    const cs_phase *phase = job_phase(job);
+    if (phase->judges_base) {
+        bool has_base = false, has_score = false;
+        uint32_t base_round = 0;
+        double score = 0;
+        cs_blob_row base;
+        CS_TRY(job_base(engine, job, phase, job->row.round, &has_base, &base_round, &base));
+        CS_TRY(report_score(engine, job, job->row.round, phase, &has_score, &score));
+        if (has_base && has_score)
+            CS_TRY(cs_jobs_set_score(engine->store, job->row.id, base_round, score));
+    }
+    CS_FAILPOINT("engine.phase_finished");
+    return CS_OK;
+}
+
+/* Was this site in the fold of every phase of the round that all sites do? */
+static cs_task_state result_of_round(const struct job *job, const struct member *member, const cs_task_row *tasks,
+                                     size_t count, const char **ret_reason)
+{
+    const cs_phase *phases[CS_PHASES_MAX];
+    const size_t phases_count = job->mode->phases(plan_of(job), job->row.round, phases);
+    for (size_t p = 0; p < phases_count; p++) {
+        if (!phases[p]->counts_as_folded)
+            continue;
+        const cs_task_row *found = NULL;
+        for (size_t i = 0; i < count && !found; i++) {
+            if (strcmp(tasks[i].phase, phases[p]->name) == 0 && strcmp(tasks[i].site, member->row.site) == 0)
+                found = &tasks[i];
+        }
+        if (!found) {
+            *ret_reason = member->is_participant ? member->excluded_reason
+                          : is_out(member)       ? "does not take part"
+                          : has_approved(member) ? "was not connected when the round opened"
+                                                 : "had not decided when the round opened";
+            return CS_TASK_EXCLUDED;
+        }
+        if (found->state != CS_TASK_FOLDED) {
+            *ret_reason = found->reason;
+            return found->state;
+        }
+    }
+    *ret_reason = "";
+    return CS_TASK_FOLDED;
+}
+
+static bool counts(const struct job *job)
+{
+    const cs_phase *phases[CS_PHASES_MAX];
+    const size_t count = job->mode->phases(plan_of(job), job->row.round, phases);
+    for (size_t i = 0; i < count; i++) {
+        if (phases[i]->counts_as_folded)
+            return true;
+    }
+    return false;
+}
+
+static cs_status count_members(cs_engine *engine, struct job *job)
+{
+    cs_task_row *tasks = NULL;
+    size_t count = 0;
+    CS_TRY(cs_jobs_tasks(engine->store, job->row.id, job->row.round, NULL, &tasks, &count));
+    cs_status status = CS_OK;
+    for (size_t i = 0; i < job->members_count && status == CS_OK; i++) {
+        struct member *member = &job->members[i];
+        const char *reason = "";
+        const cs_task_state state = result_of_round(job, member, tasks, count, &reason);
+        const bool is_folded = state == CS_TASK_FOLDED;
+        member->row.last_result = (int)state;
+        snprintf(member->row.last_reason, sizeof(member->row.last_reason), "%s", reason);
+        member->row.rounds_folded += is_folded && job->row.round > 0;
+        member->row.rounds_missed += !is_folded;
+        status = cs_jobs_member_put(engine->store, job->row.id, &member->row);
+    }
+    cs_task_rows_free(tasks, count);
+    return status;
+}
+
+static bool keeps_model(const cs_plan *plan, uint32_t round, uint32_t last, uint32_t best, bool is_end)
+{
+    const bool asks_nothing = !plan->retention.keeps_best && !plan->retention.keeps_last && plan->retention.every == 0;
+    if (round == last && (!is_end || plan->retention.keeps_last || asks_nothing))
+        return true; /* until the end the next round starts from it */
+    if (plan->retention.keeps_best && round == best)
+        return true;
+    return plan->retention.every > 0 && round > 0 && round % plan->retention.every == 0;
+}
+
+static cs_status apply_retention(cs_engine *engine, struct job *job, bool is_end)
+{
+    const cs_plan *plan = plan_of(job);
+    const uint32_t round = job->row.round;
+    if (!plan->retention.keeps_all_updates && round + 1 > plan->retention.update_rounds)
+        CS_TRY(cs_jobs_drop_updates(engine->store, job->row.id, round + 1 - plan->retention.update_rounds));
+
+    uint32_t best = round;
+    cs_status found = cs_jobs_best_round(engine->store, job->row.id, &best);
+    if (found != CS_OK && found != CS_NOT_FOUND)
+        return found;
+    cs_blob_row *models = NULL;
+    size_t count = 0;
+    CS_TRY(cs_jobs_blobs(engine->store, job->row.id, CS_BLOB_MODEL, &models, &count));
+    cs_status status = CS_OK;
+    for (size_t i = 0; i < count && status == CS_OK; i++) {
+        if (models[i].is_kept && !keeps_model(plan, models[i].round, models[count - 1].round, best, is_end))
+            status = cs_jobs_drop_blob(engine->store, job->row.id, models[i].round, CS_BLOB_MODEL);
+    }
+    cs_free(models);
+    engine->wants_collect = true;
+    return status;
+}
+
+static cs_status close_round(cs_engine *engine, struct job *job, bool is_end)
+{
+    CS_AUTO(cs_round_row) row = {0};
+    CS_TRY(cs_jobs_round_find(engine->store, job->row.id, job->row.round, &row));
+    row.closed_ms = CS_MAX(cs_clock_wall_ms(), row.opened_ms + 1);
+    CS_TRY(report_loss(engine, job, job->row.round, &row.loss));
+    CS_TRY(cs_jobs_round_put(engine->store, job->row.id, &row));
+    if (counts(job))
+        CS_TRY(count_members(engine, job));
+    CS_FAILPOINT("engine.round_closed");
+    return apply_retention(engine, job, is_end);
+}
+
+static cs_status end_job(cs_engine *engine, struct job *job, int outcome)
+{
+    CS_TRY(close_open_tasks(engine, job, "the job had ended"));
+    job->row.outcome = outcome;
+    job->row.finished_ms = cs_clock_wall_ms();
+    stop_deadline(job);
+    engine->wants_collect = true;
+    engine->access_changed = true;
+    return record_ended(engine, job);
+}
+
+static cs_status finish_job(cs_engine *engine, struct job *job)
+{
+    size_t everywhere = 0;
+    for (size_t i = 0; i < job->members_count; i++)
+        everywhere += job->members[i].row.rounds_missed == 0;
+    if (everywhere == job->members_count) {
+        set_reason(job, "");
+        return end_job(engine, job, CONSILIUM__V1__JOB_STATE__JOB_COMPLETE);
+    }
+    CS_AUTO(cs_buffer) reason = CS_BUFFER_EMPTY;
+    cs_buffer_printf(&reason, "partial %zu of %zu", everywhere, job->members_count);
+    for (size_t i = 0; i < job->members_count; i++) {
+        const cs_member_row *member = &job->members[i].row;
+        if (member->rounds_missed > 0)
+            cs_buffer_printf(&reason, "; %s missed %" PRIu32 " rounds", member->site, member->rounds_missed);
+    }
+    set_reason(job, cs_buffer_text(&reason));
+    return end_job(engine, job, CONSILIUM__V1__JOB_STATE__JOB_PARTIAL);
+}
+
+/* ---- transitions ---- */
+
+static void enter_pause(cs_engine *engine, struct job *job, enum round_event event, const char *reason)
+{
+    job->row.paused_in = job->row.state;
+    stop_deadline(job);
+    job->is_folding = false;
+    CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
+    if (event == EVENT_FOLD_FAILED) {
+        /* Room comes back without a person; anything else wants one to look. */
+        const bool is_full = job->fold_status == CS_EXHAUSTED || !engine_has_room(engine);
+        job->row.paused_for = is_full ? PAUSE_DISK : PAUSE_FOLD;
+        cs_buffer_printf(&text, "the fold of round %" PRIu32 " failed: %s", job->row.round, reason);
+    } else if (!engine_has_room(engine)) {
+        job->row.paused_for = PAUSE_DISK;
+        cs_buffer_printf(&text, "disk: less than the reserve of %" PRIu64 " bytes is free",
+                         engine->config.server->disk_reserve_bytes);
+    } else {
+        job->row.paused_for = PAUSE_SITES;
+        say_sites(engine, job, "sites", &text);
+    }
+    set_reason(job, cs_buffer_text(&text));
+}
+
+static void say_failure(cs_engine *engine, const struct job *job, enum round_event event, cs_buffer *out)
+{
+    const cs_phase *phase = job_phase(job);
+    if (job->row.state == ROUND_COLLECTING && phase)
+        say_phase_failed(job, phase, out);
+    else if (event == EVENT_DEADLINE)
+        say_sites(engine, job, "the time for approvals is over", out);
+    else
+        say_sites(engine, job, "the minimum of sites cannot be reached", out);
+}
+
+static cs_status act(cs_engine *engine, struct job *job, enum round_event event, const struct round_step *step,
+                     const char *reason)
+{
+    switch (step->action) {
+    case DO_NOTHING:
+        return CS_OK;
+    case DO_READY:
+        job->row.round = phases_of(job, 0) > 0 ? 0 : 1;
+        start_deadline(job, plan_of(job)->sites.deadline_ms);
+        return CS_OK;
+    case DO_OPEN:
+        return open_round(engine, job);
+    case DO_REASSIGN:
+        CS_TRY(close_open_tasks(engine, job, "the phase's deadline had passed"));
+        return assign(engine, job);
+    case DO_FOLD:
+        stop_deadline(job);
+        return close_open_tasks(engine, job, "the phase's deadline had passed");
+    case DO_NEXT_PHASE:
+        CS_TRY(finish_phase(engine, job));
+        forget_tasks(job);
+        job->row.phase++;
+        return assign(engine, job);
+    case DO_NEXT_ROUND:
+        CS_TRY(finish_phase(engine, job));
+        CS_TRY(close_round(engine, job, false));
+        forget_tasks(job);
+        job->row.phase = 0;
+        job->row.round++;
+        start_deadline(job, plan_of(job)->sites.deadline_ms);
+        return CS_OK;
+    case DO_FINISH:
+        CS_TRY(finish_phase(engine, job));
+        CS_TRY(close_round(engine, job, true));
+        return finish_job(engine, job);
+    case DO_PAUSE:
+        enter_pause(engine, job, event, reason);
+        return CS_OK;
+    case DO_CONTINUE:
+        job->row.paused_for = PAUSE_NONE;
+        set_reason(job, "");
+        if (step->next == ROUND_IDLE)
+            start_deadline(job, plan_of(job)->sites.deadline_ms);
+        return CS_OK;
+    case DO_FAIL: {
+        CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
+        CS_TRY(close_open_tasks(engine, job, "the phase's deadline had passed"));
+        say_failure(engine, job, event, &text);
+        set_reason(job, cs_buffer_text(&text));
+        return end_job(engine, job, CONSILIUM__V1__JOB_STATE__JOB_FAILED);
+    }
+    case DO_CANCEL:
+        set_reason(job, reason);
+        return end_job(engine, job, CONSILIUM__V1__JOB_STATE__JOB_CANCELLED);
+    }
+    return cs_fail(CS_INTERNAL, "job '%s': unknown action %d", job->row.name, (int)step->action);
+}
+
+/* The only place that changes the state. */
+static cs_status round_enter(cs_engine *engine, struct job *job, enum round_event event, const struct round_step *step,
+                             const char *reason)
+{
+    CS_TRY(engine_begin(engine));
+    const enum round_state before = (enum round_state)job->row.state;
+    const uint32_t round = job->row.round;
+    const cs_phase *phase = job_phase(job);
+    CS_TRY(act(engine, job, event, step, reason));
+    job->row.state = step->next;
+    job->has_changed = true;
+    job->needs_effects = true;
+    job->was_loaded = false;
+    update_remaining(job, cs_clock_monotonic_ms());
+    CS_TRY(cs_jobs_update(engine->store, &job->row));
+    CS_FAILPOINT("engine.entered");
+    cs_log(step->action == DO_FAIL || step->action == DO_PAUSE ? CS_LOG_WARN : CS_LOG_INFO, "engine", "job state",
+           CS_S("job", job->row.name), CS_I("round", round), CS_S("phase", phase ? phase->name : ""),
+           CS_S("event", round_event_name(event)), CS_S("from", round_state_name(before)),
+           CS_S("to", round_state_name(step->next)), CS_S("reason", job->row.reason));
+    return CS_OK;
+}
+
+cs_status job_step(cs_engine *engine, struct job *job, enum round_event event, const char *reason)
+{
+    /* A state may be left again at once: an idle job with everybody present opens the round, a phase nobody can do is
+     * over. Bounded: every way through the table that needs no new event is shorter than this. */
+    for (int i = 0; i < ROUND_STATES * 2; i++) {
+        const struct round_step step = round_step((enum round_state)job->row.state, event, facts_of(engine, job));
+        if (step.is_refused) {
+            cs_log(CS_LOG_WARN, "engine", "event refused", CS_S("job", job->row.name),
+                   CS_S("state", round_state_name((enum round_state)job->row.state)),
+                   CS_S("event", round_event_name(event)));
+            return cs_fail(CS_STATE, "job '%s' is %s: '%s' is not possible now", job->row.name,
+                           round_state_name((enum round_state)job->row.state), round_event_name(event));
+        }
+        if (step.action == DO_NOTHING)
+            return CS_OK;
+        CS_TRY(round_enter(engine, job, event, &step, reason));
+        if (step.next == ROUND_IDLE)
+            event = EVENT_LOOK;
+        else if (step.next == ROUND_COLLECTING)
+            event = EVENT_LOST; /* changes nothing while a task is open */
+        else
+            return CS_OK;
+    }
+    return CS_OK;
+}
+
+cs_status job_end_task(cs_engine *engine, struct job *job, struct task *task, cs_task_state state, const char *reason)
+{
+    CS_TRY(set_task_state(engine, job, task, state, reason));
+    return job_step(engine, job, state == CS_TASK_ACCEPTED ? EVENT_RESULT : EVENT_LOST, reason);
+}
+
+cs_status job_folded(cs_engine *engine, struct job *job, const cs_hash *hash, uint64_t size)
+{
+    const cs_phase *phase = job_phase(job);
+    CS_TRY(engine_begin(engine));
+    if (phase->makes) {
+        cs_blob_row blob = {.round = job->row.round, .hash = *hash, .size = size, .is_kept = true};
+        snprintf(blob.name, sizeof(blob.name), "%s", phase->makes);
+        CS_TRY(cs_jobs_blob_put(engine->store, job->row.id, &blob));
+    }
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        if (job->tasks[i].row.state == CS_TASK_ACCEPTED)
+            CS_TRY(set_task_state(engine, job, &job->tasks[i], CS_TASK_FOLDED, ""));
+    }
+    CS_TRY(record_folded(engine, job, phase, hash));
+    job->is_folding = false;
+    return job_step(engine, job, EVENT_FOLDED, NULL);
+}
+
+/* ---- effects ---- */
+
+cs_status job_base(cs_engine *engine, const struct job *job, const cs_phase *phase, uint32_t round, bool *ret_has,
+                   uint32_t *ret_round, cs_blob_row *ret)
+{
+    cs_input inputs[CS_INPUTS_MAX];
+    const size_t count = job->mode->inputs(plan_of(job), round, phase, inputs);
+    *ret_has = false;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(inputs[i].name, CS_BLOB_MODEL) != 0)
+            continue;
+        *ret_has = true;
+        *ret_round = inputs[i].round;
+        return cs_jobs_blob_find(engine->store, job->row.id, inputs[i].round, "", "", CS_BLOB_MODEL, ret);
+    }
+    return CS_OK;
+}
+
+static void send_offer(cs_engine *engine, const struct job *job, struct member *member, const struct session *session)
+{
+    Consilium__V1__JobOffer offer = CONSILIUM__V1__JOB_OFFER__INIT;
+    offer.job = (char *)(uintptr_t)job->row.name;
+    offer.plan_sha256 = cs_wire_data(job->row.plan_hash.bytes, CS_HASH_BYTES);
+    offer.plan = cs_wire_data(job->plan_bytes.data, job->plan_bytes.size);
+    char **invited = cs_alloc_array(job->members_count, sizeof(char *));
+    for (size_t i = 0; i < job->members_count; i++)
+        invited[i] = job->members[i].row.site;
+    offer.invited = invited;
+    offer.n_invited = job->members_count;
+    Consilium__V1__CoordinatorMessage message = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
+    message.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_OFFER;
+    message.offer = &offer;
+    if (engine_send(engine, member->row.site, &message)) {
+        member->offered_session = session->number;
+        member->has_offer = true;
+    }
+    cs_free(invited);
+}
+
+static void send_offers(cs_engine *engine, struct job *job)
+{
+    for (size_t i = 0; i < job->members_count; i++) {
+        struct member *member = &job->members[i];
+        const struct session *session = engine_session(engine, member->row.site);
+        const bool has_decided = member->row.decision != CONSILIUM__V1__DECISION__DECISION_UNSPECIFIED &&
+                                 member->row.decision != CONSILIUM__V1__DECISION__DECISION_PENDING;
+        if (session && !has_decided && !member->is_revoked && member->offered_session != session->number)
+            send_offer(engine, job, member, session);
+    }
+}
+
+/* Fills a message of a task's inputs from the round state. */
+static cs_status fill_inputs(cs_engine *engine, const struct job *job, const cs_phase *phase,
+                             cs_blob_row rows[CS_INPUTS_MAX], size_t *ret_count)
+{
+    cs_input inputs[CS_INPUTS_MAX];
+    *ret_count = job->mode->inputs(plan_of(job), job->row.round, phase, inputs);
+    for (size_t i = 0; i < *ret_count; i++)
+        CS_TRY(cs_jobs_blob_find(engine->store, job->row.id, inputs[i].round, "", "", inputs[i].name, &rows[i]));
+    return CS_OK;
+}
+
+static void send_task(cs_engine *engine, const struct job *job, struct task *task, const struct session *session,
+                      Consilium__V1__TaskAssignment *assignment)
+{
+    Consilium__V1__CoordinatorMessage message = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
+    message.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_TASK;
+    message.task = assignment;
+    if (engine_send(engine, task->row.site, &message)) {
+        task->sent_session = session->number;
+        cs_log(CS_LOG_DEBUG, "engine", "task given", CS_S("job", job->row.name), CS_I("round", job->row.round),
+               CS_S("phase", task->row.phase), CS_S("site", task->row.site));
+    }
+}
+
+static cs_status send_tasks(cs_engine *engine, struct job *job)
+{
+    const cs_phase *phase = job_phase(job);
+    cs_blob_row rows[CS_INPUTS_MAX];
+    size_t count = 0;
+    CS_TRY(fill_inputs(engine, job, phase, rows, &count));
+
+    Consilium__V1__TaskKey key = CONSILIUM__V1__TASK_KEY__INIT;
+    key.job = job->row.name;
+    key.round = job->row.round;
+    key.phase = (char *)(uintptr_t)phase->name;
+    Consilium__V1__Blob blobs[CS_INPUTS_MAX];
+    Consilium__V1__Blob *inputs[CS_INPUTS_MAX];
+    for (size_t i = 0; i < count; i++) {
+        consilium__v1__blob__init(&blobs[i]);
+        blobs[i].name = rows[i].name;
+        blobs[i].sha256 = cs_wire_data(rows[i].hash.bytes, CS_HASH_BYTES);
+        blobs[i].size = rows[i].size;
+        inputs[i] = &blobs[i];
+    }
+    char **participants = cs_alloc_array(job->members_count, sizeof(char *));
+    Consilium__V1__TaskAssignment assignment = CONSILIUM__V1__TASK_ASSIGNMENT__INIT;
+    for (size_t i = 0; i < job->members_count; i++) {
+        if (job->members[i].is_participant)
+            participants[assignment.n_participants++] = job->members[i].row.site;
+    }
+    assignment.key = &key;
+    assignment.plan_sha256 = cs_wire_data(job->row.plan_hash.bytes, CS_HASH_BYTES);
+    assignment.inputs = inputs;
+    assignment.n_inputs = count;
+    assignment.participants = participants;
+    assignment.remaining_ms = (uint64_t)CS_MAX(job->deadline_at_ms - cs_clock_monotonic_ms(), (int64_t)0);
+
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        struct task *task = &job->tasks[i];
+        const struct session *session = engine_session(engine, task->row.site);
+        if (task->row.state == CS_TASK_OPEN && !task->is_checking && session && task->sent_session != session->number)
+            send_task(engine, job, task, session, &assignment);
+    }
+    cs_free(participants);
+    return CS_OK;
+}
+
+static cs_status fold_source_of(cs_engine *engine, const struct job *job, const cs_phase *phase,
+                                const cs_task_row *task, struct fold_source *ret)
+{
+    *ret = (struct fold_source){.weight = 1};
+    memcpy(ret->site, task->site, sizeof(ret->site));
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(0);
+    Consilium__V1__TaskResult *result = NULL;
+    CS_TRY(report_unpack(task, arena, &result));
+    if (phase->states_samples && plan_of(job)->aggregation.weights == CS_WEIGHTS_SAMPLES)
+        ret->weight = (double)result->samples;
+    if (!phase->output)
+        return CS_OK;
+    cs_blob_row blob;
+    CS_TRY(
+        cs_jobs_blob_find(engine->store, job->row.id, job->row.round, phase->name, task->site, phase->output, &blob));
+    ret->hash = blob.hash;
+    return CS_OK;
+}
+
+static cs_status start_fold(cs_engine *engine, struct job *job)
+{
+    if (job->is_folding)
+        return CS_OK;
+    const cs_phase *phase = job_phase(job);
+    bool has_model = false;
+    uint32_t model_round = 0;
+    cs_blob_row model;
+    CS_TRY(job_base(engine, job, phase, job->row.round, &has_model, &model_round, &model));
+
+    cs_task_row *rows = NULL;
+    size_t rows_count = 0;
+    CS_TRY(cs_jobs_tasks(engine->store, job->row.id, job->row.round, phase->name, &rows, &rows_count));
+    struct fold_source *sources = cs_alloc_array(rows_count + 1, sizeof(*sources));
+    size_t count = 0;
+    cs_status status = CS_OK;
+    for (size_t i = 0; i < rows_count && status == CS_OK; i++) {
+        if (rows[i].state == CS_TASK_ACCEPTED)
+            status = fold_source_of(engine, job, phase, &rows[i], &sources[count++]);
+    }
+    cs_task_rows_free(rows, rows_count);
+    if (status != CS_OK) {
+        cs_free(sources);
+        return status;
+    }
+    CS_TRY(folds_fold(engine->folds, job, has_model ? &model.hash : NULL, sources, count));
+    job->is_folding = true;
+    return CS_OK;
+}
+
+static void send_end(cs_engine *engine, const struct job *job)
+{
+    Consilium__V1__JobUpdate update = CONSILIUM__V1__JOB_UPDATE__INIT;
+    update.job = (char *)(uintptr_t)job->row.name;
+    update.state = (Consilium__V1__JobState)job->row.outcome;
+    update.reason = (char *)(uintptr_t)job->row.reason;
+    update.round = job->row.round;
+    Consilium__V1__CoordinatorMessage message = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
+    message.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_JOB;
+    message.job = &update;
+    for (size_t i = 0; i < job->members_count; i++)
+        engine_send(engine, job->members[i].row.site, &message);
+}
+
+void job_effects(cs_engine *engine, struct job *job)
+{
+    job->needs_effects = false;
+    if (job->row.outcome != 0) {
+        send_end(engine, job);
+        return;
+    }
+    send_offers(engine, job);
+    cs_status status = CS_OK;
+    if (job->row.state == ROUND_COLLECTING)
+        status = send_tasks(engine, job);
+    else if (job->row.state == ROUND_FOLDING)
+        status = start_fold(engine, job);
+    if (status != CS_OK) {
+        cs_log(CS_LOG_ERROR, "engine", "effects of the state failed and are tried again", CS_S("job", job->row.name),
+               CS_S("error", cs_error_text()));
+        engine->reload_at_ms = cs_clock_monotonic_ms() + PAUSED_LOOK_MS;
+    }
+}
+
+void job_site_attended(cs_engine *engine, struct job *job, const char *site)
+{
+    (void)engine;
+    struct member *member = job_member(job, site);
+    if (!member)
+        return;
+    /* Who may attend was admitted by the registry. */
+    member->is_revoked = false;
+    member->offered_session = 0;
+    struct task *task = job_task(job, site);
+    if (task)
+        task->sent_session = 0;
+    job->needs_effects = true;
+    job->has_changed = true;
+}
+
+/* ---- time ---- */
+
+static bool is_checking(const struct job *job)
+{
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        if (job->tasks[i].is_checking)
+            return true;
+    }
+    return false;
+}
+
+cs_status job_tick(cs_engine *engine, struct job *job, int64_t now_ms)
+{
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        struct task *task = &job->tasks[i];
+        if (task->is_checking && task->recheck_at_ms > 0 && now_ms >= task->recheck_at_ms)
+            door_check(engine, job, task);
+    }
+    if (job->row.state == ROUND_PAUSED)
+        return job_step(engine, job, EVENT_LOOK, NULL);
+    /* A result that is being looked at came in time. */
+    if (job->row.remaining_ms == CS_JOB_NO_DEADLINE || now_ms < job->deadline_at_ms || is_checking(job))
+        return CS_OK;
+    CS_FAILPOINT("engine.deadline");
+    return job_step(engine, job, EVENT_DEADLINE, NULL);
+}
+
+int64_t job_wake_ms(const struct job *job, int64_t now_ms)
+{
+    if (job->row.state == ROUND_PAUSED)
+        return now_ms + PAUSED_LOOK_MS;
+    int64_t wake_ms = INT64_MAX;
+    for (size_t i = 0; i < job->tasks_count; i++) {
+        if (job->tasks[i].is_checking && job->tasks[i].recheck_at_ms > 0)
+            wake_ms = CS_MIN(wake_ms, job->tasks[i].recheck_at_ms);
+    }
+    if (job->row.remaining_ms != CS_JOB_NO_DEADLINE && !is_checking(job))
+        wake_ms = CS_MIN(wake_ms, job->deadline_at_ms);
+    return wake_ms;
+}
+
+Consilium__V1__JobState job_public_state(const struct job *job)
+{
+    if (job->row.outcome != 0)
+        return (Consilium__V1__JobState)job->row.outcome;
+    if (job->row.state == ROUND_WAITING)
+        return CONSILIUM__V1__JOB_STATE__JOB_WAITING;
+    return job->row.state == ROUND_PAUSED ? CONSILIUM__V1__JOB_STATE__JOB_PAUSED
+                                          : CONSILIUM__V1__JOB_STATE__JOB_RUNNING;
+}
+
+/* ---- in and out of memory ---- */
+
+void job_free(struct job *job)
+{
+    if (!job)
+        return;
+    forget_tasks(job);
+    plan_release(job->plan);
+    cs_buffer_clear(&job->plan_bytes);
+    cs_free(job->members);
+    cs_free(job);
+}
+
+static cs_status take_plan(struct job *job, const char *source)
+{
+    job->plan = cs_alloc(sizeof(*job->plan));
+    atomic_store(&job->plan->references, 1);
+    CS_TRY(cs_plan_read(cs_buffer_view(&job->plan_bytes), source, &job->plan->plan));
+    job->mode = cs_mode_of(job->plan->plan);
+    if (!job->mode)
+        return cs_fail(CS_UNIMPLEMENTED, "%s: this coordinator does not know the kind of federation", source);
+    return CS_OK;
+}
+
+static bool is_revoked(cs_engine *engine, const char *site)
+{
+    cs_site_record record;
+    return cs_registry_find(engine->store, site, &record) == CS_OK && record.state == CS_SITE_REVOKED;
+}
+
+static cs_status load_members(cs_engine *engine, struct job *job)
+{
+    cs_member_row *rows = NULL;
+    CS_TRY(cs_jobs_members(engine->store, job->row.id, &rows, &job->members_count));
+    job->members = cs_alloc_array(job->members_count + 1, sizeof(*job->members));
+    for (size_t i = 0; i < job->members_count; i++) {
+        struct member *member = &job->members[i];
+        member->row = rows[i];
+        member->is_required = cs_names_have(&plan_of(job)->sites.require, rows[i].site);
+        member->is_revoked = job->row.outcome == 0 && is_revoked(engine, rows[i].site);
+    }
+    cs_free(rows);
+    return CS_OK;
+}
+
+static void load_participants(struct job *job, const char *names)
+{
+    while (*names) {
+        const size_t length = strcspn(names, " ");
+        CS_AUTO(cs_string) name = cs_strndup(names, length);
+        struct member *member = job_member(job, name);
+        if (member)
+            member->is_participant = true;
+        names += length + (names[length] == ' ');
+    }
+}
+
+/* The round as it was left: participants, who is out, the tasks of the phase. */
+static cs_status load_round(cs_engine *engine, struct job *job)
+{
+    CS_AUTO(cs_round_row) round = {0};
+    cs_status found = cs_jobs_round_find(engine->store, job->row.id, job->row.round, &round);
+    if (found == CS_NOT_FOUND)
+        return CS_OK;
+    CS_TRY(found);
+    load_participants(job, cs_buffer_text(&round.participants));
+
+    const cs_phase *phase = job_phase(job);
+    cs_task_row *rows = NULL;
+    size_t count = 0;
+    CS_TRY(cs_jobs_tasks(engine->store, job->row.id, job->row.round, NULL, &rows, &count));
+    job->tasks = cs_alloc_array(count + 1, sizeof(*job->tasks));
+    for (size_t i = 0; i < count; i++) {
+        struct member *member = job_member(job, rows[i].site);
+        if (!member)
+            continue;
+        if (rows[i].state >= CS_TASK_REFUSED)
+            exclude(member, task_state_word(rows[i].state), rows[i].reason);
+        if (!phase || strcmp(rows[i].phase, phase->name) != 0)
+            continue;
+        struct task *task = &job->tasks[job->tasks_count++];
+        *task = (struct task){.row = rows[i], .member = (size_t)(member - job->members)};
+        rows[i].result = CS_BUFFER_EMPTY;
+    }
+    cs_task_rows_free(rows, count);
+    return CS_OK;
+}
+
+cs_status job_load(cs_engine *engine, const cs_job_row *row, struct job **ret)
+{
+    CS_AUTO_PTR(job) job = cs_alloc(sizeof(*job));
+    job->row = *row;
+    job->deadline_at_ms = cs_clock_monotonic_ms() + CS_MAX(row->remaining_ms, (int64_t)0);
+    CS_TRY(cs_jobs_plan(engine->store, row->id, &job->plan_bytes));
+    CS_TRY(take_plan(job, row->name));
+    CS_TRY(load_members(engine, job));
+    CS_TRY(load_round(engine, job));
+    job->was_loaded = true;
+    job->needs_effects = row->outcome == 0;
+    *ret = CS_TAKE(job);
+    return CS_OK;
+}
+
+/* ---- a new job ---- */
+
+static cs_status add_member(cs_engine *engine, struct job *job, const char *site)
+{
+    cs_site_record record;
+    cs_status found = cs_registry_find(engine->store, site, &record);
+    if (found == CS_NOT_FOUND)
+        return cs_fail(CS_INVALID, "sites.invite: site '%s' is not known here; make it a token first", site);
+    CS_TRY(found);
+    if (record.state == CS_SITE_REVOKED)
+        return cs_fail(CS_INVALID, "sites.invite: site '%s' is revoked", site);
+    struct member *member = &job->members[job->members_count++];
+    snprintf(member->row.site, sizeof(member->row.site), "%s", site);
+    member->is_required = cs_names_have(&plan_of(job)->sites.require, site);
+    return CS_OK;
+}
+
+static int compare_members(const void *a, const void *b)
+{
+    return strcmp(((const struct member *)a)->row.site, ((const struct member *)b)->row.site);
+}
+
+static cs_status invite(cs_engine *engine, struct job *job, const char *source)
+{
+    const cs_plan *plan = plan_of(job);
+    if (plan->sites.invites_all) {
+        cs_site_record *records = NULL;
+        size_t count = 0;
+        CS_TRY(cs_registry_list(engine->store, &records, &count));
+        job->members = cs_alloc_array(count + 1, sizeof(*job->members));
+        cs_status status = CS_OK;
+        for (size_t i = 0; i < count && status == CS_OK; i++) {
+            if (records[i].state == CS_SITE_ENROLLED)
+                status = add_member(engine, job, records[i].name);
+        }
+        cs_free(records);
+        CS_TRY(status);
+    } else {
+        job->members = cs_alloc_array(plan->sites.invite.count + 1, sizeof(*job->members));
+        for (size_t i = 0; i < plan->sites.invite.count; i++)
+            CS_TRY(add_member(engine, job, plan->sites.invite.items[i]));
+    }
+    qsort(job->members, job->members_count, sizeof(*job->members), compare_members);
+    if (job->members_count < plan->sites.minimum)
+        return cs_fail(CS_INVALID, "%s: sites.minimum: %zu sites are invited, the minimum is %" PRIu32, source,
+                       job->members_count, plan->sites.minimum);
+    for (size_t i = 0; i < plan->sites.require.count; i++) {
+        if (!job_member(job, plan->sites.require.items[i]))
+            return cs_fail(CS_INVALID, "%s: sites.require: site '%s' is not among the invited", source,
+                           plan->sites.require.items[i]);
+    }
+    return CS_OK;
+}
+
+static cs_status name_job(cs_engine *engine, struct job *job)
+{
+    const char *name = plan_of(job)->name;
+    cs_job_row other;
+    for (int i = 1; i <= NAME_TRIES_MAX; i++) {
+        char suffix[16] = "";
+        if (i > 1)
+            snprintf(suffix, sizeof(suffix), "-%d", i);
+        const int room = CS_NAME_MAX - (int)strlen(suffix);
+        snprintf(job->row.name, sizeof(job->row.name), "%.*s%s", room, name, suffix);
+        const cs_status found = cs_jobs_find(engine->store, job->row.name, &other);
+        if (found == CS_NOT_FOUND)
+            return CS_OK;
+        CS_TRY(found);
+    }
+    return cs_fail(CS_EXISTS, "there are %d jobs named '%s'", NAME_TRIES_MAX, name);
+}
+
+/* A plan that names its first model: that is what round 0 made. */
+static cs_status find_initial_model(cs_engine *engine, const struct job *job, const char *source, cs_blob_row *ret)
+{
+    *ret = (cs_blob_row){.is_kept = true};
+    memcpy(ret->hash.bytes, plan_of(job)->model.initial_blob, CS_HASH_BYTES);
+    snprintf(ret->name, sizeof(ret->name), "%s", CS_BLOB_MODEL);
+    /* Nobody names the blob until this job is committed: a collection under way must see that it is wanted. */
+    access_hold(engine->access, &ret->hash);
+    access_settle(engine->access, &ret->hash);
+    if (!cs_blobs_has(engine->config.blobs, &ret->hash, &ret->size)) {
+        char hash[CS_HASH_TEXT_BYTES];
+        cs_hash_text(&ret->hash, hash);
+        return cs_fail(CS_INVALID, "%s: model.initial: blob %s is not stored here", source, hash);
+    }
+    CS_AUTO(cs_string) path = cs_blobs_path(engine->config.blobs, &ret->hash);
+    CS_AUTO_PTR(cs_tensor_file) file = NULL;
+    if (cs_tensor_file_open(path, &file) != CS_OK)
+        return cs_wrap(CS_INVALID, "%s: model.initial", source);
+    return CS_OK;
+}
+
+cs_status job_new(cs_engine *engine, cs_bytes plan, const char *source, struct job **ret)
+{
+    if (plan.size > CS_PLAN_MAX_BYTES)
+        return cs_fail(CS_INVALID, "%s: %zu bytes, a plan has at most %d", source, plan.size, CS_PLAN_MAX_BYTES);
+    CS_AUTO_PTR(job) job = cs_alloc(sizeof(*job));
+    cs_buffer_append(&job->plan_bytes, plan.data, plan.size);
+    CS_TRY(take_plan(job, source));
+    CS_TRY(invite(engine, job, source));
+    CS_TRY(name_job(engine, job));
+    const bool has_initial = plan_of(job)->model.has_initial_blob;
+    cs_blob_row initial;
+    if (has_initial)
+        CS_TRY(find_initial_model(engine, job, source, &initial));
+    job->row.plan_hash = cs_sha256(plan);
+    job->row.state = ROUND_WAITING;
+    job->row.created_ms = cs_clock_wall_ms();
+    start_deadline(job, plan_of(job)->sites.approval_ms);
+
+    CS_TRY(engine_begin(engine));
+    CS_TRY(cs_jobs_insert(engine->store, &job->row, plan));
+    for (size_t i = 0; i < job->members_count; i++)
+        CS_TRY(cs_jobs_member_put(engine->store, job->row.id, &job->members[i].row));
+    if (has_initial)
+        CS_TRY(cs_jobs_blob_put(engine->store, job->row.id, &initial));
+    CS_TRY(record_submitted(engine, job));
+    CS_FAILPOINT("engine.submitted");
+    job->needs_effects = true;
+    job->has_changed = true;
+    *ret = CS_TAKE(job);
+    return CS_OK;
+}
