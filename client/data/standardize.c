@@ -223,3 +223,15 @@ cs_status cs_samples_make(const cs_table *table, cs_part part, const cs_scaling 
     *ret = (cs_samples){count, cs_tensor_keep(x), cs_tensor_keep(y)};
     return CS_OK;
 }
+
+cs_status cs_samples_append(cs_samples *samples, const cs_samples *more)
+{
+    CS_SCOPE(scope);
+    cs_tensor *x = cs_concatenate((cs_tensor *const[]){samples->columns, more->columns}, 2);
+    cs_tensor *y = cs_concatenate((cs_tensor *const[]){samples->labels, more->labels}, 2);
+    CS_TRY(cs_scope_status(scope));
+    const cs_samples both = {samples->count + more->count, cs_tensor_keep(x), cs_tensor_keep(y)};
+    cs_samples_clear(samples);
+    *samples = both;
+    return CS_OK;
+}

@@ -45,5 +45,7 @@ void cs_samples_clear(cs_samples *samples);
 /* Scaled in double, rounded to float once. The rows stand in the table's order. */
 CS_MUST_CHECK cs_status cs_samples_make(const cs_table *table, cs_part part, const cs_scaling *scaling,
                                         cs_samples *ret);
+/* Adds the rows of `more` behind those of `samples`. Both have the same columns. */
+CS_MUST_CHECK cs_status cs_samples_append(cs_samples *samples, const cs_samples *more);
 
 #endif

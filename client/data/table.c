@@ -122,7 +122,8 @@ static cs_status find_columns(struct reader *reader)
     layout->features = cs_alloc_array(reader->plan->dataset.features_count, sizeof *layout->features);
     for (size_t i = 0; i < reader->plan->dataset.features_count; i++)
         CS_TRY(find_plan_column(reader, reader->plan->dataset.features[i].name, &layout->features[i]));
-    CS_TRY(find_plan_column(reader, reader->plan->dataset.label.column, &layout->label));
+    if (reader->plan->dataset.label.column != NULL)
+        CS_TRY(find_plan_column(reader, reader->plan->dataset.label.column, &layout->label));
 
     layout->patient = NO_COLUMN;
     if (reader->dataset->patient != NULL)
@@ -174,9 +175,8 @@ static const char *first_missing(const struct reader *reader, const cs_csv_recor
         if (is_missing(reader->dataset, record->fields[reader->layout.features[i]]))
             return reader->plan->dataset.features[i].name;
     }
-    if (is_missing(reader->dataset, record->fields[reader->layout.label]))
-        return reader->plan->dataset.label.column;
-    return NULL;
+    const char *label = reader->plan->dataset.label.column;
+    return label != NULL && is_missing(reader->dataset, record->fields[reader->layout.label]) ? label : NULL;
 }
 
 /* A numeric feature as it is; one with levels as a 0/1 column for each. A value that is no level gives zeros: the plan
@@ -199,6 +199,8 @@ static cs_status put_label(const struct reader *reader, const cs_csv_record *rec
 {
     const cs_label *label = &reader->plan->dataset.label;
     double value = 0;
+    if (label->column == NULL)
+        return CS_OK;
     CS_TRY(number_at(reader, record, reader->layout.label, label->column, &value));
     bool is_positive = label->has_above && value > label->above;
     for (size_t i = 0; i < label->positive_count; i++)
@@ -283,7 +285,7 @@ static cs_status make_room(struct reader *reader)
     const size_t capacity = CS_MAX(256, reader->capacity * 2);
     if (capacity / 2 * table->columns > CS_TABLE_MAX_CELLS)
         return cs_fail(CS_EXHAUSTED, "%s: more than %u values in the plan's columns", reader->name, CS_TABLE_MAX_CELLS);
-    table->features = cs_realloc(table->features, capacity * table->columns * sizeof *table->features);
+    table->features = cs_realloc(table->features, CS_MAX(capacity * table->columns, 1) * sizeof *table->features);
     table->labels = cs_realloc(table->labels, capacity * sizeof *table->labels);
     table->part = cs_realloc(table->part, capacity);
     reader->groups = cs_realloc(reader->groups, capacity * sizeof *reader->groups);
@@ -375,6 +377,12 @@ cs_status cs_table_load(const cs_plan *plan, const cs_site_dataset *dataset, con
     CS_AUTO(cs_buffer) bytes = CS_BUFFER_EMPTY;
     CS_TRY(cs_file_read_all(path, CS_CSV_MAX_BYTES, &bytes));
     return cs_table_read(plan, dataset, &bytes, dataset->table, ret);
+}
+
+cs_status cs_table_describe(const cs_site_dataset *dataset, const char *folder, cs_table **ret)
+{
+    static const cs_plan without_columns = {.dataset = {.missing = CS_MISSING_DROP}};
+    return cs_table_load(&without_columns, dataset, folder, ret);
 }
 
 cs_status cs_table_need(const cs_table *table, cs_part part)

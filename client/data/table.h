@@ -32,6 +32,8 @@ CS_MUST_CHECK cs_status cs_table_load(const cs_plan *plan, const cs_site_dataset
 /* The same from bytes, for tests and fuzzing. The bytes are changed. */
 CS_MUST_CHECK cs_status cs_table_read(const cs_plan *plan, const cs_site_dataset *dataset, cs_buffer *bytes,
                                       const char *name, cs_table **ret);
+/* The same without a plan: how many rows, and how they split. No cell but those of the split is looked at. */
+CS_MUST_CHECK cs_status cs_table_describe(const cs_site_dataset *dataset, const char *folder, cs_table **ret);
 void cs_table_free(cs_table *table);
 CS_DEFINE_AUTO_PTR(cs_table)
 

@@ -70,6 +70,8 @@ cs_tensor *cs_transpose(const cs_tensor *matrix) CS_NOEXCEPT;
 cs_tensor *cs_narrow(const cs_tensor *tensor, size_t dimension, uint64_t start, uint64_t length) CS_NOEXCEPT;
 /* The rows of the first dimension named by `index`, an I64 vector. */
 cs_tensor *cs_rows(const cs_tensor *tensor, const cs_tensor *index) CS_NOEXCEPT;
+/* One behind the other along the first dimension. */
+cs_tensor *cs_concatenate(cs_tensor *const *tensors, size_t count) CS_NOEXCEPT;
 
 /* ---- arithmetic, element by element with broadcasting ---- */
 cs_tensor *cs_add(const cs_tensor *a, const cs_tensor *b) CS_NOEXCEPT;

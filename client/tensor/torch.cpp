@@ -412,6 +412,20 @@ cs_tensor *cs_rows(const cs_tensor *tensor, const cs_tensor *index) noexcept
     return binary(tensor, index, [](const at::Tensor &t, const at::Tensor &i) { return t.index_select(0, i); });
 }
 
+cs_tensor *cs_concatenate(cs_tensor *const *tensors, size_t count) noexcept
+{
+    for (size_t i = 0; i < count; i++) {
+        if (tensors[i] == nullptr)
+            return nullptr;
+    }
+    return value([&] {
+        std::vector<at::Tensor> parts;
+        for (size_t i = 0; i < count; i++)
+            parts.push_back(tensors[i]->value);
+        return at::cat(parts, 0);
+    });
+}
+
 cs_tensor *cs_add(const cs_tensor *a, const cs_tensor *b) noexcept
 {
     return binary(a, b, [](const at::Tensor &x, const at::Tensor &y) { return x + y; });

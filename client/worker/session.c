@@ -1,0 +1,471 @@
+/* `consilium-worker --agent`: configured once, confined before it opens data, then one task after the other. Called by
+ * main.c; everything happens on the main thread. */
+#include "client/worker/session.h"
+
+#include "client/worker/confine.h"
+#include "client/worker/learner.h"
+#include "common/base/clock.h"
+#include "common/base/failpoint.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/wire/wire.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+
+#define MESSAGE_ARENA_BYTES (16u * 1024 * 1024)
+#define PROGRESS_EVERY_MS   250
+#define LOOK_FOR_CANCEL_MS  50
+
+typedef Consilium__V1__ToWorker to_worker;
+typedef Consilium__V1__FromWorker from_worker;
+
+/* One task's work. CS_OK: `done` is filled in; else the sentence goes to the agent. */
+struct session;
+typedef cs_status (*task_work)(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                               cs_arena *arena, Consilium__V1__WorkerDone *done);
+
+struct session {
+    int fd;
+    cs_plan *plan; /* NULL: only to describe the data sets */
+    cs_hash plan_hash;
+    cs_site_config *config;
+    char *site;
+    char *task_root;
+    cs_learner *learner; /* NULL while the data does not fit the plan */
+    char *data_error;    /* why; NULL when it fits */
+    const Consilium__V1__TaskKey *running;
+    int64_t progress_at_ms, look_at_ms;
+    bool is_over; /* the agent's end has closed */
+};
+
+static void session_clear(struct session *session)
+{
+    cs_learner_free(session->learner);
+    cs_plan_free(session->plan);
+    cs_site_config_free(session->config);
+    cs_free(session->site);
+    cs_free(session->task_root);
+    cs_free(session->data_error);
+}
+
+/* ---- messages ---- */
+
+static cs_status receive(struct session *session, cs_arena *arena, const to_worker **ret)
+{
+    ProtobufCMessage *message = NULL;
+    cs_status status = cs_frame_read_message(session->fd, &consilium__v1__to_worker__descriptor, -1, arena, &message);
+    session->is_over = status == CS_DONE;
+    CS_TRY(status);
+    *ret = (const to_worker *)message;
+    return CS_OK;
+}
+
+static cs_status send_failed(const struct session *session, const Consilium__V1__TaskKey *key, cs_status status)
+{
+    Consilium__V1__WorkerFailed failed = CONSILIUM__V1__WORKER_FAILED__INIT;
+    failed.key = (Consilium__V1__TaskKey *)(uintptr_t)key;
+    failed.code = (uint32_t)status;
+    CS_AUTO(cs_string) reason = cs_strdup(cs_error_text());
+    failed.reason = reason;
+    from_worker message = CONSILIUM__V1__FROM_WORKER__INIT;
+    message.body_case = CONSILIUM__V1__FROM_WORKER__BODY_FAILED;
+    message.failed = &failed;
+    return cs_frame_write_message(session->fd, &message.base);
+}
+
+static cs_status send_progress(struct session *session, Consilium__V1__Stage stage, uint64_t done, uint64_t total,
+                               double loss)
+{
+    Consilium__V1__TaskProgress progress = CONSILIUM__V1__TASK_PROGRESS__INIT;
+    progress.key = (Consilium__V1__TaskKey *)(uintptr_t)session->running;
+    progress.stage = stage;
+    progress.done = done;
+    progress.total = total;
+    progress.loss = loss;
+    from_worker message = CONSILIUM__V1__FROM_WORKER__INIT;
+    message.body_case = CONSILIUM__V1__FROM_WORKER__BODY_PROGRESS;
+    message.progress = &progress;
+    session->progress_at_ms = cs_clock_monotonic_ms();
+    return cs_frame_write_message(session->fd, &message.base);
+}
+
+/* ---- configure ---- */
+
+/* The data sets of this worker: the plan's, or all of the site where there is no plan. */
+static bool is_used(const struct session *session, const cs_site_dataset *dataset)
+{
+    return session->plan == NULL || strcmp(session->plan->dataset.name, dataset->name) == 0;
+}
+
+static cs_status confine(const struct session *session, Consilium__V1__WorkerReady *ready, cs_arena *arena)
+{
+    const cs_site_config *config = session->config;
+    const char *readable[CS_CONFINE_PATHS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < config->datasets_count; i++) {
+        if (!is_used(session, &config->datasets[i]))
+            continue;
+        if (count == CS_CONFINE_PATHS_MAX)
+            return cs_fail(CS_EXHAUSTED, "the site's configuration has more than %d data sets", CS_CONFINE_PATHS_MAX);
+        CS_AUTO(cs_string) path = cs_path_join(config->folder, config->datasets[i].table);
+        readable[count++] = cs_arena_strdup(arena, path);
+    }
+
+    const cs_confinement confinement = {readable, count, session->task_root, config};
+    const char *holds = NULL, *missing[3];
+    CS_TRY(cs_confine(&confinement, &holds, missing, &ready->n_missing));
+    ready->confinement = (char *)(uintptr_t)holds;
+    ready->missing = cs_arena_alloc(arena, 3 * sizeof(char *));
+    for (size_t i = 0; i < ready->n_missing; i++)
+        ready->missing[i] = (char *)(uintptr_t)missing[i];
+    return CS_OK;
+}
+
+/* The learner for the plan's data set. What does not fit becomes data_error: the site is told, the worker lives on. */
+static cs_status load(struct session *session, const cs_site_dataset *dataset, cs_table **ret)
+{
+    if (session->plan == NULL)
+        return cs_table_describe(dataset, session->config->folder, ret);
+    cs_table *table = NULL;
+    CS_TRY(cs_table_load(session->plan, dataset, session->config->folder, &table));
+    CS_TRY(cs_learner_new(session->plan, &session->plan_hash, session->site, table, &session->learner));
+    return CS_OK;
+}
+
+static Consilium__V1__DatasetDescription *describe(struct session *session, const char *name,
+                                                   const cs_site_dataset *dataset, cs_arena *arena)
+{
+    Consilium__V1__DatasetDescription *description = cs_arena_alloc(arena, sizeof *description);
+    consilium__v1__dataset_description__init(description);
+    description->dataset = cs_arena_strdup(arena, name);
+    CS_AUTO_PTR(cs_table) described = NULL;
+    cs_status status = dataset != NULL ? load(session, dataset, &described)
+                                       : cs_fail(CS_NOT_FOUND, "the site's configuration has no data set '%s'", name);
+    if (status != CS_OK) {
+        description->error = cs_arena_strdup(arena, cs_error_text());
+        if (session->plan != NULL)
+            session->data_error = cs_strdup(cs_error_text());
+        return description;
+    }
+    const cs_table *table = session->plan != NULL ? cs_learner_table(session->learner) : described;
+    description->rows = table->rows;
+    description->dropped = table->dropped;
+    description->train = table->parts[CS_PART_TRAIN];
+    description->valid = table->parts[CS_PART_VALID];
+    description->test = table->parts[CS_PART_TEST];
+    description->positive = table->positive;
+    return description;
+}
+
+static void describe_all(struct session *session, Consilium__V1__WorkerReady *ready, cs_arena *arena)
+{
+    const cs_site_config *config = session->config;
+    ready->datasets = cs_arena_alloc(arena, (config->datasets_count + 1) * sizeof *ready->datasets);
+    for (size_t i = 0; i < config->datasets_count; i++) {
+        if (is_used(session, &config->datasets[i]))
+            ready->datasets[ready->n_datasets++] =
+                describe(session, config->datasets[i].name, &config->datasets[i], arena);
+    }
+    if (session->plan != NULL && ready->n_datasets == 0)
+        ready->datasets[ready->n_datasets++] = describe(session, session->plan->dataset.name, NULL, arena);
+}
+
+static cs_status configure(struct session *session, const Consilium__V1__Configure *configure, cs_arena *arena)
+{
+    const cs_bytes plan = cs_wire_bytes(configure->plan);
+    session->site = cs_strdup(configure->site);
+    session->task_root = cs_strdup(configure->task_root);
+    CS_TRY(cs_site_config_read(cs_wire_bytes(configure->site_config), "site.yaml", configure->site_config_dir,
+                               &session->config));
+    if (plan.size > 0)
+        CS_TRY(cs_plan_read(plan, "plan", &session->plan));
+    session->plan_hash = cs_sha256(plan);
+    CS_TRY(cs_tensor_start(session->config->threads));
+
+    Consilium__V1__WorkerReady ready = CONSILIUM__V1__WORKER_READY__INIT;
+    CS_TRY(confine(session, &ready, arena));
+    CS_FAILPOINT("worker.confined");
+    describe_all(session, &ready, arena);
+    ready.build = (char *)(uintptr_t)cs_learner_build(session->config->threads);
+
+    from_worker message = CONSILIUM__V1__FROM_WORKER__INIT;
+    message.body_case = CONSILIUM__V1__FROM_WORKER__BODY_READY;
+    message.ready = &ready;
+    cs_log(CS_LOG_INFO, "worker", "ready", CS_S("confinement", ready.confinement), CS_S("build", ready.build));
+    return cs_frame_write_message(session->fd, &message.base);
+}
+
+/* ---- tasks ---- */
+
+/* A plain name inside the task's folder; NULL, with the sentence, for anything else. Free with cs_free. */
+static cs_status file_in(const char *folder, const char *file, char **ret)
+{
+    if (file[0] == '\0' || strchr(file, '/') != NULL || strcmp(file, ".") == 0 || strcmp(file, "..") == 0)
+        return cs_fail(CS_INVALID, "the name of a task's file is not a plain file name");
+    *ret = cs_path_join(folder, file);
+    return CS_OK;
+}
+
+/* CS_NOT_FOUND when the task brings no such input. */
+static cs_status input_path(const Consilium__V1__WorkerTask *task, const char *folder, const char *name, char **ret)
+{
+    for (size_t i = 0; i < task->n_inputs; i++) {
+        if (strcmp(task->inputs[i]->name, name) == 0)
+            return file_in(folder, task->inputs[i]->file, ret);
+    }
+    return cs_fail(CS_NOT_FOUND, "the task '%s' brings no input '%s'", task->key->phase, name);
+}
+
+/* Names the one output; returns its path. Free with cs_free. */
+static char *output_path(const char *folder, const char *name, cs_arena *arena, Consilium__V1__WorkerDone *done)
+{
+    Consilium__V1__NamedFile *output = cs_arena_alloc(arena, sizeof *output);
+    consilium__v1__named_file__init(output);
+    output->name = cs_arena_strdup(arena, name);
+    output->file = cs_arena_format(arena, "%s.safetensors", name);
+    done->outputs = cs_arena_alloc(arena, sizeof *done->outputs);
+    done->outputs[0] = output;
+    done->n_outputs = 1;
+    return cs_path_join(folder, output->file);
+}
+
+/* Is there word from the agent? CS_CANCELLED when this task, or the whole worker, is to end. */
+static cs_status look_for_cancel(struct session *session)
+{
+    struct pollfd ready = {.fd = session->fd, .events = POLLIN};
+    session->look_at_ms = cs_clock_monotonic_ms();
+    if (poll(&ready, 1, 0) <= 0)
+        return CS_OK;
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(MESSAGE_ARENA_BYTES);
+    const to_worker *message = NULL;
+    cs_status status = receive(session, arena, &message);
+    if (session->is_over)
+        return cs_fail(CS_CANCELLED, "the agent has gone");
+    CS_TRY(status);
+    if (message->body_case != CONSILIUM__V1__TO_WORKER__BODY_CANCEL || message->cancel->key == NULL)
+        return cs_fail(CS_STATE, "the agent sent another message while a task runs");
+    const Consilium__V1__TaskKey *key = message->cancel->key;
+    if (strcmp(key->job, session->running->job) != 0 || key->round != session->running->round ||
+        strcmp(key->phase, session->running->phase) != 0)
+        return CS_OK; /* a task that is over */
+    return cs_fail(CS_CANCELLED, "the task was cancelled");
+}
+
+static cs_status on_step(void *self, uint64_t done, uint64_t total, double mean_loss)
+{
+    struct session *session = self;
+    const int64_t now_ms = cs_clock_monotonic_ms();
+    if (now_ms - session->look_at_ms >= LOOK_FOR_CANCEL_MS)
+        CS_TRY(look_for_cancel(session));
+    if (done == 1 || done == total || now_ms - session->progress_at_ms >= PROGRESS_EVERY_MS)
+        return send_progress(session, CONSILIUM__V1__STAGE__STAGE_TRAINING, done, total, mean_loss);
+    return CS_OK;
+}
+
+/* The model and, where the plan needs them, the summed statistics that the task brings. */
+static cs_status take_inputs(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                             cs_arena *arena, Consilium__V1__TaskResult *result, cs_parameters **ret_model)
+{
+    CS_AUTO(cs_string) model_path = NULL;
+    CS_TRY(input_path(task, folder, "model", &model_path));
+    cs_hash hash;
+    CS_TRY(cs_sha256_file(model_path, &hash, NULL));
+    result->base_sha256 = cs_wire_data(cs_arena_copy(arena, hash.bytes, sizeof hash.bytes), sizeof hash.bytes);
+
+    if (cs_plan_needs_statistics(session->plan)) {
+        CS_AUTO(cs_string) statistics_path = NULL;
+        cs_moments *moments = NULL;
+        CS_TRY(input_path(task, folder, "statistics", &statistics_path));
+        CS_TRY(cs_moments_load(statistics_path, session->plan->dataset.columns_count, &moments));
+        cs_learner_use_moments(session->learner, moments);
+    }
+    return cs_parameters_load(model_path, ret_model);
+}
+
+static cs_status do_initialize(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                               cs_arena *arena, Consilium__V1__WorkerDone *done)
+{
+    (void)task;
+    CS_AUTO_PTR(cs_parameters) parameters = NULL;
+    CS_TRY(cs_learner_initialize(session->plan, &session->plan_hash, &parameters));
+    CS_AUTO(cs_string) path = output_path(folder, "model", arena, done);
+    return cs_parameters_save(parameters, path, NULL, 0);
+}
+
+static cs_status do_statistics(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                               cs_arena *arena, Consilium__V1__WorkerDone *done)
+{
+    (void)task;
+    CS_AUTO_PTR(cs_moments) moments = cs_learner_moments(session->learner);
+    CS_AUTO(cs_string) path = output_path(folder, "statistics", arena, done);
+    done->result->samples = (uint64_t)moments->count;
+    return cs_moments_save(moments, path);
+}
+
+/* Both in one order: metrics as the plan has them, evaluations as they were made. */
+static void report_evaluations(const cs_evaluation *evaluations, size_t count, cs_arena *arena,
+                               Consilium__V1__TaskResult *result)
+{
+    result->evaluations = cs_arena_alloc(arena, CS_MAX(count, 1) * sizeof *result->evaluations);
+    result->n_evaluations = count;
+    for (size_t i = 0; i < count; i++) {
+        Consilium__V1__Evaluation *evaluation = cs_arena_alloc(arena, sizeof *evaluation);
+        consilium__v1__evaluation__init(evaluation);
+        evaluation->model = cs_arena_strdup(arena, evaluations[i].model);
+        evaluation->split = cs_arena_strdup(arena, cs_part_name(evaluations[i].part));
+        evaluation->standardize = cs_arena_strdup(arena, cs_standardize_name(evaluations[i].standardize));
+        evaluation->n_metrics = evaluations[i].metrics_count;
+        evaluation->metrics = cs_arena_alloc(arena, CS_METRICS_MAX * sizeof *evaluation->metrics);
+        for (size_t k = 0; k < evaluation->n_metrics; k++) {
+            const cs_metric_value *value = &evaluations[i].metrics[k];
+            Consilium__V1__Metric *metric = cs_arena_alloc(arena, sizeof *metric);
+            consilium__v1__metric__init(metric);
+            metric->name = cs_arena_strdup(arena, cs_metric_name(value->metric));
+            metric->value = value->value;
+            metric->sum = value->sum;
+            metric->count = value->count;
+            metric->pools = value->pools;
+            metric->is_defined = value->is_defined;
+            evaluation->metrics[k] = metric;
+        }
+        result->evaluations[i] = evaluation;
+    }
+}
+
+static cs_status do_train(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                          cs_arena *arena, Consilium__V1__WorkerDone *done)
+{
+    CS_AUTO_PTR(cs_parameters) base = NULL;
+    CS_TRY(take_inputs(session, task, folder, arena, done->result, &base));
+    cs_evaluation evaluations[CS_EVALUATIONS_MAX];
+    size_t evaluations_count = 0;
+    CS_TRY(cs_learner_evaluate(session->learner, base, "global", CS_PART_TEST, evaluations, &evaluations_count));
+
+    const cs_training_watch watch = {on_step, session};
+    cs_training_result trained = {0};
+    CS_TRY(cs_learner_train(session->learner, base, task->key->round, &watch, &trained));
+    CS_AUTO_PTR(cs_parameters) local = trained.parameters;
+    CS_TRY(cs_learner_evaluate(session->learner, local, "local", CS_PART_TEST, evaluations, &evaluations_count));
+
+    CS_AUTO_PTR(cs_parameters) update = NULL;
+    CS_TRY(cs_parameters_subtract(local, base, &update));
+    CS_AUTO(cs_string) path = output_path(folder, "update", arena, done);
+    CS_TRY(cs_parameters_save(update, path, NULL, 0));
+    done->result->samples = trained.samples;
+    done->result->steps = trained.steps;
+    done->result->loss = trained.mean_loss;
+    report_evaluations(evaluations, evaluations_count, arena, done->result);
+    return CS_OK;
+}
+
+static cs_status do_evaluate(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                             cs_arena *arena, Consilium__V1__WorkerDone *done)
+{
+    CS_AUTO_PTR(cs_parameters) model = NULL;
+    CS_TRY(take_inputs(session, task, folder, arena, done->result, &model));
+    const uint64_t rows = cs_learner_table(session->learner)->parts[CS_PART_TEST];
+    CS_TRY(send_progress(session, CONSILIUM__V1__STAGE__STAGE_EVALUATING, 0, rows, 0));
+    cs_evaluation evaluations[CS_EVALUATIONS_MAX];
+    size_t count = 0;
+    CS_TRY(cs_learner_evaluate(session->learner, model, "global", CS_PART_TEST, evaluations, &count));
+    report_evaluations(evaluations, count, arena, done->result);
+    return CS_OK;
+}
+
+static const struct {
+    const char *phase;
+    task_work work;
+    bool needs_data;
+} works[] = {{"initialize", do_initialize, false},
+             {"statistics", do_statistics, true},
+             {"train", do_train, true},
+             {"evaluate", do_evaluate, true}};
+
+static cs_status do_task(struct session *session, const Consilium__V1__WorkerTask *task, cs_arena *arena,
+                         Consilium__V1__WorkerDone *done)
+{
+    CS_FAILPOINT("worker.task");
+    if (session->plan == NULL)
+        return cs_fail(CS_STATE, "this worker was started without a plan, only to describe the data");
+    CS_AUTO(cs_string) folder = cs_path_join(session->task_root, task->folder);
+    for (size_t i = 0; i < CS_COUNT(works); i++) {
+        if (strcmp(works[i].phase, task->key->phase) != 0)
+            continue;
+        if (works[i].needs_data && session->learner == NULL)
+            return cs_fail(CS_INVALID, "%s", session->data_error);
+        return works[i].work(session, task, folder, arena, done);
+    }
+    return cs_fail(CS_UNIMPLEMENTED, "this worker knows no phase '%s'", task->key->phase);
+}
+
+static cs_status run_task(struct session *session, const Consilium__V1__WorkerTask *task, cs_arena *arena)
+{
+    if (task->key == NULL)
+        return cs_fail(CS_INVALID, "the agent sent a task without a name");
+    Consilium__V1__TaskResult result = CONSILIUM__V1__TASK_RESULT__INIT;
+    result.key = task->key;
+    result.outcome = CONSILIUM__V1__OUTCOME__OUTCOME_DONE;
+    result.is_deterministic = true;
+    result.build = (char *)(uintptr_t)cs_learner_build(session->config->threads);
+    Consilium__V1__WorkerDone done = CONSILIUM__V1__WORKER_DONE__INIT;
+    done.result = &result;
+
+    session->running = task->key;
+    cs_status status = do_task(session, task, arena, &done);
+    if (status == CS_OK)
+        status = cs_failpoint("worker.done");
+    session->running = NULL;
+    if (session->is_over)
+        return CS_OK;
+    if (status != CS_OK) {
+        cs_log(CS_LOG_WARN, "worker", "task failed", CS_S("job", task->key->job), CS_I("round", task->key->round),
+               CS_S("phase", task->key->phase), CS_S("reason", cs_error_text()));
+        return send_failed(session, task->key, status);
+    }
+    from_worker message = CONSILIUM__V1__FROM_WORKER__INIT;
+    message.body_case = CONSILIUM__V1__FROM_WORKER__BODY_DONE;
+    message.done = &done;
+    return cs_frame_write_message(session->fd, &message.base);
+}
+
+/* ---- the session ---- */
+
+static cs_status serve_one(struct session *session)
+{
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(MESSAGE_ARENA_BYTES);
+    const to_worker *message = NULL;
+    cs_status status = receive(session, arena, &message);
+    if (session->is_over)
+        return CS_OK;
+    CS_TRY(status);
+    switch (message->body_case) {
+    case CONSILIUM__V1__TO_WORKER__BODY_CONFIGURE:
+        if (session->config != NULL)
+            return cs_fail(CS_STATE, "the worker was configured twice");
+        return configure(session, message->configure, arena);
+    case CONSILIUM__V1__TO_WORKER__BODY_TASK:
+        if (session->config == NULL)
+            return cs_fail(CS_STATE, "the worker got a task before it was configured");
+        return run_task(session, message->task, arena);
+    case CONSILIUM__V1__TO_WORKER__BODY_CANCEL:
+        return CS_OK; /* the task has ended before its cancellation came */
+    default:
+        return cs_fail(CS_INVALID, "the agent sent a message that this worker does not know");
+    }
+}
+
+cs_status cs_worker_session(int fd)
+{
+    struct session session __attribute__((cleanup(session_clear))) = {.fd = fd};
+    while (!session.is_over) {
+        cs_status status = serve_one(&session);
+        if (status != CS_OK && !session.is_over) {
+            CS_AUTO(cs_string) reason = cs_strdup(cs_error_text());
+            CS_IGNORE(send_failed(&session, NULL, status), "the sentence is logged as well");
+            return cs_fail(status, "%s", reason);
+        }
+    }
+    return CS_OK;
+}
