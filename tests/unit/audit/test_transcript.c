@@ -97,6 +97,35 @@ static void the_head_is_the_root_of_the_lines_and_the_same_after_reopening(void 
     assert_true(cs_hash_equal(&root, &expected));
 }
 
+/* The script stands in docs/transcript.md, and was written from that page. */
+static void the_script_of_the_documentation_finds_the_same_head(void **state)
+{
+    const place *here = *state;
+    CS_AUTO_PTR(cs_transcript) transcript = open_at(here);
+    for (int i = 0; i < 13; i++) {
+        CS_AUTO(cs_string) key = cs_format("key %d \"\xc3\xa4\"", i);
+        assert_ok(cs_transcript_append_once(transcript, "task_given", key, text("{\"sites\":[\"mercy\",\"nord\"]}")));
+    }
+    uint64_t size = 0;
+    cs_hash root;
+    char hex[CS_HASH_HEX_BYTES];
+    cs_transcript_head(transcript, &size, &root);
+    cs_hash_hex(&root, hex);
+    CS_AUTO(cs_string) path = cs_transcript_path(transcript);
+    CS_AUTO(cs_string) command = cs_format(
+        "sed -n '/^```python/,/^```/p' " CS_SOURCE_DIR "/docs/transcript.md | grep -v '^```' | python3 - '%s'", path);
+
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    char answer[256] = "";
+    size_t answer_size = fread(answer, 1, sizeof answer - 1, pipe);
+    answer[answer_size] = '\0';
+
+    assert_int_equal(pclose(pipe), 0);
+    CS_AUTO(cs_string) expected = cs_format("13 %s\n", hex);
+    assert_string_equal(answer, expected);
+}
+
 static void a_record_with_a_key_is_appended_once_also_after_a_restart(void **state)
 {
     const place *here = *state;
@@ -414,6 +443,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PLACE_TEST(records_are_lines_of_json_in_the_order_of_the_format),
         PLACE_TEST(the_head_is_the_root_of_the_lines_and_the_same_after_reopening),
+        PLACE_TEST(the_script_of_the_documentation_finds_the_same_head),
         PLACE_TEST(a_record_with_a_key_is_appended_once_also_after_a_restart),
         PLACE_TEST(many_keys_are_all_remembered),
         PLACE_TEST(a_record_may_have_16_kib_and_not_a_byte_more),
