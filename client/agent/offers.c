@@ -85,6 +85,7 @@ struct judgement {
     char reason[CS_POLICY_REASON_BYTES];
     const char *by;
     bool uses_run;
+    uint32_t sites_minimum;
 };
 
 static void judge(cs_agent *agent, const cs_hash *hash, cs_bytes text, size_t invited, struct judgement *ret)
@@ -96,6 +97,7 @@ static void judge(cs_agent *agent, const cs_hash *hash, cs_bytes text, size_t in
         return;
     }
     snprintf(ret->plan_name, sizeof(ret->plan_name), "%s", plan->name);
+    ret->sites_minimum = plan->sites.minimum;
     cs_policy_verdict verdict;
     cs_policy_decide(agent->config, plan, invited, &verdict);
     snprintf(ret->reason, sizeof(ret->reason), "%s", verdict.reason);

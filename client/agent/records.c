@@ -9,7 +9,7 @@ static const char schema_v1[] =
     "CREATE TABLE plan (sha256 BLOB PRIMARY KEY, text BLOB NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE job (job TEXT PRIMARY KEY, plan BLOB NOT NULL REFERENCES plan, plan_name TEXT NOT NULL,"
     "  decision INTEGER NOT NULL, reason TEXT NOT NULL, state INTEGER NOT NULL, highest_round INTEGER NOT NULL,"
-    "  offered_ms INTEGER NOT NULL) WITHOUT ROWID;"
+    "  offered_ms INTEGER NOT NULL, sites_minimum INTEGER NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE approval (plan BLOB PRIMARY KEY, runs_left INTEGER NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE result (job TEXT NOT NULL REFERENCES job ON DELETE CASCADE, round INTEGER NOT NULL,"
     "  phase TEXT NOT NULL, packed BLOB NOT NULL, is_acknowledged INTEGER NOT NULL,"
@@ -93,9 +93,9 @@ static cs_status count_open_jobs(cs_records *records, int64_t *ret)
 static cs_status add_job(cs_records *records, const cs_job_record *job, cs_bytes plan, bool uses_run, int64_t now_ms)
 {
     CS_TRY(cs_db_run(records->db, "INSERT OR IGNORE INTO plan VALUES (?1, ?2)", "bb", of_hash(&job->plan), plan));
-    CS_TRY(cs_db_run(records->db, "INSERT INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, -1, ?7)", "tbtitii", job->job,
+    CS_TRY(cs_db_run(records->db, "INSERT INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, -1, ?7, ?8)", "tbtitiii", job->job,
                      of_hash(&job->plan), job->plan_name, (int64_t)job->decision, job->reason, (int64_t)job->state,
-                     now_ms));
+                     now_ms, (int64_t)job->sites_minimum));
     if (uses_run)
         CS_TRY(cs_db_run(records->db, "UPDATE approval SET runs_left = runs_left - 1 WHERE plan = ?1", "b",
                          of_hash(&job->plan)));
@@ -115,7 +115,8 @@ cs_status cs_records_add_job(cs_records *records, const cs_job_record *job, cs_b
 }
 
 #define JOB_COLUMNS                                                                                                    \
-    "job.job, job.plan, plan_name, decision, reason, state, highest_round, coalesce(approval.runs_left, 0) FROM job "  \
+    "job.job, job.plan, plan_name, decision, reason, state, highest_round, coalesce(approval.runs_left, 0), "          \
+    "sites_minimum FROM job "                                                                                          \
     "LEFT JOIN approval ON approval.plan = job.plan"
 
 static cs_status read_job(cs_rows *rows, cs_arena *arena, cs_job_record *ret)
@@ -128,6 +129,7 @@ static cs_status read_job(cs_rows *rows, cs_arena *arena, cs_job_record *ret)
     ret->state = (Consilium__V1__JobState)cs_rows_int(rows, 5);
     ret->highest_round = cs_rows_int(rows, 6);
     ret->runs_left = (uint32_t)cs_rows_int(rows, 7);
+    ret->sites_minimum = (uint32_t)cs_rows_int(rows, 8);
     return ret->job != NULL && ret->plan_name != NULL && ret->reason != NULL
                ? CS_OK
                : cs_fail(CS_EXHAUSTED, "agent.db: more jobs than fit the answer");

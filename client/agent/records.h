@@ -21,8 +21,9 @@ typedef struct cs_job_record {
     cs_hash plan;
     Consilium__V1__Decision decision;
     Consilium__V1__JobState state;
-    int64_t highest_round; /* -1: no result of any round yet */
-    uint32_t runs_left;    /* approved further runs of the same plan */
+    int64_t highest_round;  /* -1: no result of any round yet */
+    uint32_t runs_left;     /* approved further runs of the same plan */
+    uint32_t sites_minimum; /* of the plan: fewer participants are refused */
 } cs_job_record;
 
 /* A new job with its plan's bytes. A run approved in advance is used up when `uses_run`. CS_EXHAUSTED beyond

@@ -277,13 +277,11 @@ static cs_status check_inputs(const Consilium__V1__TaskAssignment *assignment, c
 }
 
 static cs_status check_participants(const cs_agent *agent, const Consilium__V1__TaskAssignment *assignment,
-                                    cs_bytes plan_text)
+                                    const cs_job_record *job)
 {
-    CS_AUTO_PTR(cs_plan) plan = NULL;
-    CS_TRY(cs_plan_read(plan_text, "plan", &plan));
-    if (assignment->n_participants < plan->sites.minimum)
+    if (assignment->n_participants < job->sites_minimum)
         return cs_fail(CS_DENIED, "the round has %zu participants, the approved plan says at least %u",
-                       assignment->n_participants, plan->sites.minimum);
+                       assignment->n_participants, job->sites_minimum);
     for (size_t i = 0; i < assignment->n_participants; i++)
         if (strcmp(assignment->participants[i], agent->identity.site) == 0)
             return CS_OK;
@@ -359,7 +357,7 @@ static cs_status take_assignment(cs_agent *agent, const Consilium__V1__TaskAssig
     CS_TRY(check_job(agent, assignment, &job));
     CS_TRY(check_inputs(assignment, blobs));
     CS_TRY(cs_records_find_plan(agent->records, &job.plan, arena, &plan));
-    CS_TRY(check_participants(agent, assignment, plan));
+    CS_TRY(check_participants(agent, assignment, &job));
     if (count_open(agent) >= CS_OPEN_TASKS_MAX)
         return cs_fail(CS_EXHAUSTED, "this site has %d open tasks already", CS_OPEN_TASKS_MAX);
     drop_superseded(agent, key->job, key->round);
