@@ -149,7 +149,7 @@ static bool ends_with(const char *text, const char *end)
     return size >= end_size && strcmp(text + size - end_size, end) == 0;
 }
 
-/* Private keys for the owner alone; nothing that others may write. */
+/* Whatever may hold a private key for the owner alone; nothing that others may write. */
 static void check_mode(key_check *check, const char *path, bool is_secret)
 {
     struct stat info;
@@ -179,7 +179,7 @@ static cs_status check_key_file(void *self, const char *name)
     CS_AUTO(cs_string) path = cs_path_join(check->folder, name);
 
     check->files++;
-    check_mode(check, path, ends_with(name, ".key"));
+    check_mode(check, path, !ends_with(name, ".crt"));
     return CS_OK;
 }
 
@@ -595,10 +595,11 @@ static void examine(const cs_doctor_options *options, const char *config_path, c
     if (!has_joined)
         add_bad(findings, "identity", CS_FINDING_FAIL, cs_error_text(), "keys and a certificate of the consortium",
                 "ask the operator for a join file (consilium-server token new SITE) and run consilium-client join");
-    if (has_joined) {
+    CS_AUTO(cs_string) keys = cs_path_join(options->state_folder, "keys");
+    if (has_joined || cs_file_exists(keys)) /* also where a key with rights of others is why it was not loaded */
         cs_doctor_keys(options->state_folder, findings);
+    if (has_joined)
         cs_doctor_certificate(&identity, config, findings);
-    }
     cs_doctor_line(config, has_joined ? &identity : NULL, CS_DOCTOR_TIMEOUT_MS, findings);
     cs_doctor_disk(options->state_folder, findings);
     cs_doctor_confinement(&kernel, config, findings);

@@ -89,8 +89,8 @@ static void keys_for_the_owner_alone_are_fine(void **state)
 {
     place *here = *state;
     CS_AUTO(cs_findings) findings = {0};
-    put_key(here, "site.key", 0600);
-    put_key(here, "site.crt", 0644);
+    put_key(here, "signing.key", 0600);
+    put_key(here, "authority.crt", 0644);
 
     cs_doctor_keys(here->folder, &findings);
 
@@ -102,13 +102,13 @@ static void a_key_that_others_may_read_is_found(void **state)
 {
     place *here = *state;
     CS_AUTO(cs_findings) findings = {0};
-    put_key(here, "site.key", 0640);
+    put_key(here, "tls.pem", 0640); /* key and certificate in one */
     put_key(here, "signing.key", 0600);
 
     cs_doctor_keys(here->folder, &findings);
 
     assert_int_equal(findings.count, 1);
-    assert_found(&findings, "keys", CS_FINDING_FAIL, "keys/site.key has mode 0640");
+    assert_found(&findings, "keys", CS_FINDING_FAIL, "keys/tls.pem has mode 0640");
 }
 
 static void a_certificate_that_others_may_write_is_found(void **state)
