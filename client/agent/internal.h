@@ -201,6 +201,8 @@ void lane_give(struct lane *lane, enum errand_kind kind, struct task *task, cons
 /* Ends after the errand under way. */
 void lane_stop(struct lane *lane);
 
+/* Copies what fits, without cutting a character in two. */
+void text_shorten(const char *text, char *out, size_t size);
 /* A sentence as it may leave the building: short, without paths. The sentence itself is for the site's log. */
 void text_for_coordinator(const char *sentence, char out[CS_REASON_MAX]);
 

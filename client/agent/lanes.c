@@ -15,10 +15,19 @@
 #define METRICS_MAX     64
 #define METRIC_NAME_MAX 64
 
+void text_shorten(const char *text, char *out, size_t size)
+{
+    const size_t fits = strnlen(text, size - 1);
+    snprintf(out, size, "%s", text);
+    /* A character cut in two is no UTF-8, and the other side would refuse the whole message. */
+    for (size_t end = fits; text[fits] != '\0' && end > 0 && (out[end - 1] & 0x80) != 0; end--)
+        out[end - 1] = '\0';
+}
+
 void text_for_coordinator(const char *sentence, char out[CS_REASON_MAX])
 {
     const bool may_hold_path = strchr(sentence, '/') != NULL;
-    snprintf(out, CS_REASON_MAX, "%s", may_hold_path ? "failed at the site; its log says why" : sentence);
+    text_shorten(may_hold_path ? "failed at the site; its log says why" : sentence, out, CS_REASON_MAX);
 }
 
 /* ---- progress, from either lane ---- */

@@ -38,7 +38,7 @@ static void say(cs_agent *agent, const cs_job_record *job)
 {
     uint8_t signature[CS_SIGNATURE_BYTES];
     char reason[CS_REASON_MAX];
-    snprintf(reason, sizeof(reason), "%s", job->reason);
+    text_shorten(job->reason, reason, sizeof(reason));
     Consilium__V1__PlanDecision decision = CONSILIUM__V1__PLAN_DECISION__INIT;
     decision.job = (char *)(uintptr_t)job->job;
     decision.plan_sha256 = cs_wire_data(job->plan.bytes, sizeof(job->plan.bytes));
@@ -100,7 +100,7 @@ static void judge(cs_agent *agent, const cs_hash *hash, cs_bytes text, size_t in
     ret->sites_minimum = plan->sites.minimum;
     cs_policy_verdict verdict;
     cs_policy_decide(agent->config, plan, invited, &verdict);
-    snprintf(ret->reason, sizeof(ret->reason), "%s", verdict.reason);
+    text_shorten(verdict.reason, ret->reason, sizeof(ret->reason));
     if (verdict.decision == CS_POLICY_REFUSED)
         return;
     uint32_t runs = 0;

@@ -25,7 +25,9 @@ cs_status cs_link_open(const cs_rpc_channel_config *config, cs_link **ret)
     CS_AUTO_PTR(cs_link) link = cs_alloc(sizeof(*link));
     atomic_init(&link->holders, 1);
     CS_TRY(cs_rpc_channel_open(config, &link->control));
-    CS_TRY(cs_rpc_channel_open(config, &link->bulk));
+    cs_rpc_channel_config bulk = *config;
+    bulk.is_bulk = true;
+    CS_TRY(cs_rpc_channel_open(&bulk, &link->bulk));
     *ret = CS_TAKE(link);
     return CS_OK;
 }

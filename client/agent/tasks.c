@@ -570,7 +570,7 @@ void tasks_acknowledge(cs_agent *agent, const Consilium__V1__ResultAck *ack)
     cs_json_text(&json, "phase", task->phase);
     cs_json_text(&json, "verdict", verdict_word(ack->verdict));
     char reason[RECORD_TEXT_MAX];
-    snprintf(reason, sizeof(reason), "%s", ack->reason);
+    text_shorten(ack->reason, reason, sizeof(reason));
     cs_json_text(&json, "reason", reason);
     cs_json_end(&json, '}');
     agent_record(agent, "result_acknowledged", key, &fields);

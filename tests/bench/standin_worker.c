@@ -19,6 +19,7 @@
 #define ARENA_BYTES (16 * 1024 * 1024)
 #define STEP        0.001
 #define MOOD_BYTES  64
+#define OUTPUT_FILE "output.safetensors"
 
 struct worker {
     char *task_root, *config_folder;
@@ -175,15 +176,16 @@ static void do_task(struct worker *worker, const Consilium__V1__WorkerTask *task
     Consilium__V1__NamedFile output = CONSILIUM__V1__NAMED_FILE__INIT;
     Consilium__V1__NamedFile *outputs[] = {&output};
     Consilium__V1__WorkerDone done = CONSILIUM__V1__WORKER_DONE__INIT;
-    const char *phase = task->key->phase;
+    const char *phase = task->key->phase, *name = NULL;
     if (strcmp(phase, "initialize") == 0)
-        output.name = (char[]){"model"};
+        name = "model";
     else if (strcmp(phase, "statistics") == 0)
-        output.name = (char[]){"statistics"};
+        name = "statistics";
     else if (strcmp(phase, "train") == 0)
-        output.name = (char[]){"update"};
-    if (strcmp(phase, "evaluate") != 0) {
-        output.file = (char[]){"output.safetensors"};
+        name = "update";
+    if (name != NULL) {
+        output.name = (char *)(uintptr_t)name;
+        output.file = (char *)(uintptr_t)OUTPUT_FILE;
         CS_AUTO(cs_string) path = cs_path_join(folder, output.file);
         if (is_in_mood(worker, "link")) {
             if (symlink("/etc/passwd", path) != 0)
