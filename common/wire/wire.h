@@ -24,7 +24,8 @@
 #define CS_PROTOCOL_FEATURES 0
 
 /* Walks the bytes against the descriptor without allocating: well-formed, depth, number of fields, unknown fields,
- * UTF-8 of strings not checked. CS_INVALID names the message and what is wrong. */
+ * strings are UTF-8 without a zero byte, no message field that is not repeated stands there twice (protobuf would merge
+ * the two; nobody writes that on purpose). CS_INVALID names the message, the field and what is wrong. */
 CS_MUST_CHECK cs_status cs_wire_scan(const ProtobufCMessageDescriptor *type, cs_bytes bytes);
 /* Scan, then unpack into the arena within its budget: the message dies with the arena, never call free_unpacked.
  * CS_INVALID or CS_EXHAUSTED. */
@@ -32,6 +33,9 @@ CS_MUST_CHECK cs_status cs_wire_unpack(const ProtobufCMessageDescriptor *type, c
                                        ProtobufCMessage **ret);
 /* Appends. Messages of this program's own making: cannot fail. */
 void cs_wire_pack(const ProtobufCMessage *message, cs_buffer *out);
+/* The same into memory of cs_wire_size(message) bytes. */
+size_t cs_wire_size(const ProtobufCMessage *message);
+void cs_wire_pack_to(const ProtobufCMessage *message, uint8_t *out);
 
 /* The Hello this build says. Points at static memory. */
 Consilium__V1__Hello *cs_wire_hello(void);
