@@ -211,6 +211,9 @@ cs_status cs_samples_make(const cs_table *table, cs_part part, const cs_scaling 
         for (size_t k = 0; k < columns; k++) {
             const double value = table->features[row * columns + k];
             const float x = (float)((value - scaling->mean[k]) / (scaling->deviation[k] + DEVIATION_MARGIN));
+            if (!isfinite(x))
+                return cs_fail(CS_INVALID, "a value of feature column %zu, once scaled, is too large for 32 bits",
+                               k + 1);
             cs_buffer_append(&scaled, &x, sizeof x);
         }
         cs_buffer_append(&labels, &table->labels[row], sizeof(float));

@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+#define DIVERGED "training has diverged, a smaller learning rate may help"
+
 static const cs_standardize standardizations[] = {CS_STANDARDIZE_NONE, CS_STANDARDIZE_PLAN, CS_STANDARDIZE_FEDERATED,
                                                   CS_STANDARDIZE_SITE};
 static const cs_metric metrics[] = {CS_METRIC_ACCURACY, CS_METRIC_AUC, CS_METRIC_BRIER, CS_METRIC_LOG_LOSS};
@@ -132,7 +134,10 @@ static cs_status train_step(cs_learner *learner, const cs_context *context, cs_o
     CS_TRY(cs_batches_at(learner->batches, position, &inputs.columns, &labels));
     const cs_outputs outputs = cs_model_forward(learner->model, context, &inputs);
     cs_tensor *loss = cs_plan_loss(learner->plan, &outputs, labels);
-    CS_TRY(cs_optimizer_step(optimizer, loss));
+    cs_status status = cs_optimizer_step(optimizer, loss);
+    if (status != CS_OK && outputs.logits != NULL)
+        CS_TRY(cs_tensor_check_finite(outputs.logits, DIVERGED)); /* says more than what failed because of it */
+    CS_TRY(status);
 
     double value = 0;
     CS_TRY(cs_tensor_value(loss, &value));
@@ -166,7 +171,7 @@ static cs_status train_round(cs_learner *learner, cs_parameters *parameters, uin
     ret->samples = learner->training.count;
     ret->steps = steps;
     ret->mean_loss = loss_sum / rows;
-    return cs_parameters_check_finite(parameters, "training has diverged, a smaller learning rate may help");
+    return cs_parameters_check_finite(parameters, DIVERGED);
 }
 
 cs_status cs_learner_train(cs_learner *learner, const cs_parameters *base, uint32_t round,
