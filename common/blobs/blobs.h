@@ -47,10 +47,10 @@ CS_MUST_CHECK cs_status cs_upload_open(cs_blobs *blobs, const char *owner, const
                                        cs_upload **ret, uint64_t *ret_offset);
 /* CS_INVALID when `offset` is not where the file ends or more than `size` bytes come. */
 CS_MUST_CHECK cs_status cs_upload_append(cs_upload *upload, uint64_t offset, const void *data, size_t size);
-/* True every CS_BLOB_ACK_BYTES or CS_BLOB_ACK_MS since the last sync, and at the end (where cs_upload_finish alone
- * does: it makes everything durable too). */
+/* True every CS_BLOB_ACK_BYTES or CS_BLOB_ACK_MS since the last sync, and at the end. */
 bool cs_upload_is_due(const cs_upload *upload);
-/* fdatasync, then the offset that is durable. After a failure only cs_upload_free and a new cs_upload_open go on. */
+/* Makes what came durable and says how much that is. Once all bytes are there it stores the blob, and fails as
+ * cs_upload_finish does. After a failure only cs_upload_free and a new cs_upload_open go on. */
 CS_MUST_CHECK cs_status cs_upload_sync(cs_upload *upload, uint64_t *ret_durable_offset);
 /* CS_DATA_LOSS when the bytes have another hash (the partial file is removed), CS_INVALID when they are too few. After
  * other failures as cs_upload_sync. The second time it is CS_OK and changes nothing. */

@@ -24,7 +24,8 @@ struct cs_upload {
     cs_digest *digest; /* of the bytes written; NULL once it was ended */
     cs_fd data_fd;
     cs_fd offset_fd; /* -1 until the first sync */
-    bool is_stored;  /* the blob is in the store */
+    bool is_stored;  /* the blob is in the store, */
+    bool is_lasting; /* and its name there durable */
     bool is_broken;  /* after a failed fsync nothing is known about the bytes since the last good one */
 };
 
@@ -260,39 +261,7 @@ bool cs_upload_is_due(const cs_upload *upload)
                            cs_clock_monotonic_ms() - upload->synced_ms >= CS_BLOB_ACK_MS);
 }
 
-static cs_status write_through(cs_upload *upload)
-{
-    CS_FAILPOINT("blobs.sync");
-    CS_TRY(cs_file_sync_data(upload->data_fd));
-    CS_FAILPOINT("blobs.synced");
-    return write_record(upload, upload->written);
-}
-
-static cs_status sync_held(cs_upload *upload)
-{
-    CS_TRY(check_usable(upload));
-    upload->synced_ms = cs_clock_monotonic_ms();
-    if (upload->durable == upload->written)
-        return CS_OK;
-    cs_status status = write_through(upload);
-    if (status != CS_OK)
-        upload->is_broken = true;
-    else
-        upload->durable = upload->written;
-    return status;
-}
-
-cs_status cs_upload_sync(cs_upload *upload, uint64_t *ret_durable_offset)
-{
-    pthread_mutex_lock(&upload->slot->holder_mutex);
-    cs_status status = sync_held(upload);
-    pthread_mutex_unlock(&upload->slot->holder_mutex);
-    if (status == CS_OK)
-        *ret_durable_offset = upload->durable;
-    return status;
-}
-
-/* ---- finish ---- */
+/* ---- become a blob ---- */
 
 static cs_status check_hash(cs_upload *upload)
 {
@@ -319,15 +288,8 @@ static cs_status store(cs_upload *upload)
     return CS_OK;
 }
 
-static cs_status finish(cs_upload *upload)
+static cs_status complete(cs_upload *upload)
 {
-    CS_TRY(check_usable(upload));
-    /* An earlier attempt may have failed after giving the name and before making it durable. */
-    if (upload->is_stored)
-        return cs_blobs_sync_name(upload->blobs, &upload->hash);
-    if (upload->written < upload->size)
-        return cs_fail(CS_INVALID, "upload %s: it ends at %" PRIu64 " of %" PRIu64 " bytes", upload->slot->name,
-                       upload->written, upload->size);
     cs_status status = store(upload);
     if (status != CS_OK) {
         upload->is_broken = true;
@@ -335,6 +297,59 @@ static cs_status finish(cs_upload *upload)
     }
     upload->durable = upload->size;
     upload->is_stored = true;
+    upload->is_lasting = true;
+    return CS_OK;
+}
+
+/* ---- make durable ---- */
+
+static cs_status write_through(cs_upload *upload)
+{
+    CS_FAILPOINT("blobs.sync");
+    CS_TRY(cs_file_sync_data(upload->data_fd));
+    CS_FAILPOINT("blobs.synced");
+    return write_record(upload, upload->written);
+}
+
+static cs_status sync_held(cs_upload *upload)
+{
+    CS_TRY(check_usable(upload));
+    upload->synced_ms = cs_clock_monotonic_ms();
+    if (upload->durable == upload->written)
+        return CS_OK;
+    /* At the end the blob itself is the record, which saves writing one. */
+    if (upload->written == upload->size)
+        return complete(upload);
+    cs_status status = write_through(upload);
+    if (status != CS_OK)
+        upload->is_broken = true;
+    else
+        upload->durable = upload->written;
+    return status;
+}
+
+cs_status cs_upload_sync(cs_upload *upload, uint64_t *ret_durable_offset)
+{
+    pthread_mutex_lock(&upload->slot->holder_mutex);
+    cs_status status = sync_held(upload);
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
+    if (status == CS_OK)
+        *ret_durable_offset = upload->durable;
+    return status;
+}
+
+static cs_status finish(cs_upload *upload)
+{
+    CS_TRY(check_usable(upload));
+    if (upload->written < upload->size)
+        return cs_fail(CS_INVALID, "upload %s: it ends at %" PRIu64 " of %" PRIu64 " bytes", upload->slot->name,
+                       upload->written, upload->size);
+    if (!upload->is_stored)
+        return complete(upload);
+    /* It was there: an earlier attempt may have failed after giving the name and before making it durable. */
+    if (!upload->is_lasting)
+        CS_TRY(cs_blobs_sync_name(upload->blobs, &upload->hash));
+    upload->is_lasting = true;
     return CS_OK;
 }
 

@@ -73,6 +73,26 @@ static void an_upload_in_pieces_becomes_a_blob_and_leaves_nothing_else(void **st
     assert_status(cs_upload_append(upload, CONTENT_BYTES, "x", 1), CS_INVALID);
 }
 
+static void a_sync_at_the_end_stores_the_blob(void **state)
+{
+    const place *here = *state;
+    CS_AUTO_PTR(cs_blobs) blobs = open_at(here);
+    CS_AUTO_PTR(cs_upload) upload = begin(blobs, 0);
+    CS_AUTO(cs_string) record = partial_path(here, ".offset");
+    uint64_t durable = 0;
+
+    assert_ok(cs_upload_append(upload, 0, content, CONTENT_BYTES));
+    assert_true(cs_upload_is_due(upload));
+    assert_ok(cs_upload_sync(upload, &durable));
+
+    assert_int_equal(durable, CONTENT_BYTES);
+    assert_stored(blobs);
+    assert_false(cs_file_exists(record));
+    assert_false(cs_upload_is_due(upload));
+    assert_ok(cs_upload_sync(upload, &durable));
+    assert_ok(cs_upload_finish(upload));
+}
+
 static void an_upload_goes_on_where_the_durable_bytes_end(void **state)
 {
     const place *here = *state;
@@ -480,6 +500,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(an_upload_in_pieces_becomes_a_blob_and_leaves_nothing_else),
+        PLACE_TEST(a_sync_at_the_end_stores_the_blob),
         PLACE_TEST(an_upload_goes_on_where_the_durable_bytes_end),
         PLACE_TEST(bytes_that_were_never_synced_are_cut_off_whatever_they_became),
         PLACE_TEST(a_record_that_is_torn_or_says_too_much_means_starting_over),
