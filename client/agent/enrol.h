@@ -1,5 +1,10 @@
 /* `consilium-client join`: makes the site's keys, asks for its certificate, online or through files. Main thread,
- * before the agent runs. Keys never leave keys/. */
+ * before the agent runs; identity and renewal are used by the agent. Keys never leave keys/:
+ *   signing.key    the site's long-lived Ed25519 key; kept when it joins again
+ *   tls.pem        key and certificate, replaced together
+ *   join.key       the key of a join under way, kept until it has its certificate; next.key: that of a renewal
+ *   authority.crt  the consortium's authority
+ *   site.txt       site, consortium, coordinator, and the SHA-256 of the token it joined with */
 #ifndef CS_AGENT_ENROL_H
 #define CS_AGENT_ENROL_H
 
@@ -25,9 +30,12 @@ typedef struct cs_join_options {
     const char *proxy_login;
     const char *site_config; /* where to write the commented site.yaml if there is none; NULL: state_folder/site.yaml */
 } cs_join_options;
-/* Online. The same token and keys again give the same certificate: a lost answer costs nothing. */
+/* Online. Makes what is missing of the keys, asks, checks the answer against the join file's authority, and writes it.
+ * The same token and keys again give the same certificate: a lost answer costs nothing. CS_OK at once when the site has
+ * joined with this file already. A file with another token (--rejoin) replaces the TLS key and keeps the signing key.
+ */
 CS_MUST_CHECK cs_status cs_join(const cs_join_options *options);
-/* Offline: writes the request for the operator, then takes the answer in. */
+/* Offline: writes the request for the operator (0600: the token is in it), then takes the answer in. */
 CS_MUST_CHECK cs_status cs_join_request(const cs_join_options *options, const char *request_path);
 CS_MUST_CHECK cs_status cs_join_answer(const cs_join_options *options, const char *answer_path);
 
@@ -42,8 +50,9 @@ typedef struct cs_site_identity {
 void cs_site_identity_clear(cs_site_identity *identity);
 /* CS_STATE with "run consilium-client join" when there is nothing. */
 CS_MUST_CHECK cs_status cs_site_identity_load(const char *state_folder, cs_site_identity *ret);
-/* Renewal: makes a new key and request as keys/next.*; install puts key and certificate in place together (a crash
- * leaves the old pair or the new one). */
+/* Renewal: makes a new key as keys/next.key, or takes the one that still waits for its certificate, and gives a request
+ * for it; install checks the certificate (this key, this site, this authority) and puts both in place together: a crash
+ * leaves the old pair or the new one. */
 CS_MUST_CHECK cs_status cs_renewal_prepare(const char *state_folder, cs_buffer *ret_csr_der);
 CS_MUST_CHECK cs_status cs_renewal_install(const char *state_folder, cs_bytes certificate_pem, cs_bytes authority_pem);
 

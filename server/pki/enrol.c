@@ -178,7 +178,10 @@ static cs_status repeat(enrolment *self, cs_store *store)
     self->refusal = "keys";
     if (!cs_hash_equal(&token->used_leaf_key, &self->leaf_key) ||
         memcmp(token->used_signing_key, self->request->signing_key.data, CS_SIGN_PUBLIC_BYTES) != 0)
-        return cs_fail(CS_DENIED, "the token of site '%s' was used already, with other keys", token->site);
+        return cs_fail(CS_DENIED,
+                       "the token of site '%s' was used already, with other keys; a site that lost its keys comes back "
+                       "with a token made with --rejoin",
+                       token->site);
     self->refusal = "state";
     cs_site_record site;
     CS_TRY(cs_registry_find(store, token->site, &site));
