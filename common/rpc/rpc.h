@@ -6,7 +6,7 @@
 #include "common/crypto/x509.h"
 #include "common/wire/wire.h"
 
-/* Once per process, in main, before any thread; and at the end. */
+/* Once per process, in main, before any thread; and at the end, when every server and channel is gone. */
 void cs_rpc_start(void);
 void cs_rpc_stop(void);
 
@@ -15,22 +15,25 @@ typedef struct cs_rpc_call cs_rpc_call;
 typedef struct cs_rpc_server cs_rpc_server;
 
 /* One method: a sink of requests and a source of responses. Responses are asked for once the requests have ended; in a
- * duplex method from the start. CS_LATER from either side pauses that side until cs_rpc_resume; any other error ends
- * the call with it and with cs_error_text(). Handlers must not wait. */
+ * duplex method from the start. CS_LATER from either side pauses that side until cs_rpc_resume, and then the same is
+ * asked again: the same request, the end of the requests, the next response. Any other error ends the call with it and
+ * with cs_error_text(). Handlers must not wait. A request that is malformed or over CS_WIRE_MESSAGE_MAX_BYTES ends the
+ * call and no handler sees it. */
 typedef struct cs_rpc_method {
     const char *path; /* "/consilium.v1.Federation/Attend"; NULL ends the list */
     const ProtobufCMessageDescriptor *request, *response;
     bool is_duplex;
+    bool is_request_stream; /* many requests may come. Else, unless duplex, the layer sees to it that there is one */
     cs_status (*on_open)(cs_rpc_call *call); /* identity is known; may be NULL */
     cs_status (*on_request)(cs_rpc_call *call,
                             const ProtobufCMessage *request); /* valid during the call of on_request */
     cs_status (*on_requests_end)(cs_rpc_call *call);          /* may be NULL */
     cs_status (*next_response)(cs_rpc_call *call,
                                const ProtobufCMessage **ret); /* CS_DONE: no more. Packed before it returns */
-    void (*on_done)(cs_rpc_call *call, bool is_cancelled);    /* always last, always once; may be NULL */
+    /* Always last, always once for each call whose on_open was reached. `is_cancelled`: the client or the network ended
+     * it before its status was sent. May be NULL. */
+    void (*on_done)(cs_rpc_call *call, bool is_cancelled);
 } cs_rpc_method;
-
-/* CS_LATER from on_request: the same request is given again after cs_rpc_resume. */
 
 typedef struct cs_rpc_peer {
     bool is_local;        /* came over the Unix socket: the operator */
@@ -47,7 +50,8 @@ cs_arena *cs_rpc_call_arena(cs_rpc_call *call); /* dies with the call; 4 MiB */
 void cs_rpc_hold(cs_rpc_call *call);
 void cs_rpc_release(cs_rpc_call *call);
 void cs_rpc_resume(cs_rpc_call *call); /* any thread; several wakes become one */
-/* Ends the call from any thread with this status. */
+/* Ends the call from any thread with this status, at once: responses still under way may be lost. No handler but
+ * on_done is called afterwards (one may be running). */
 void cs_rpc_end(cs_rpc_call *call, cs_status status, const char *text);
 
 /* Certificates as the server shows them; read again for each new connection once the version moves. */
@@ -68,17 +72,22 @@ typedef struct cs_rpc_server_config {
     cs_status (*admit)(void *context, const cs_rpc_peer *peer, const char *path);
 } cs_rpc_server_config;
 
-/* CS_EXISTS when the port is taken. grpc.health.v1.Health is served on every port by this layer. */
+/* CS_EXISTS when the port is taken, or when another process answers on the Unix socket; a socket file that nobody
+ * answers on is replaced. grpc.health.v1.Health is served on every port by this layer, SERVING from the start. */
 CS_MUST_CHECK cs_status cs_rpc_server_start(const cs_rpc_server_config *config, cs_rpc_server **ret);
-uint16_t cs_rpc_server_port(const cs_rpc_server *server);
+uint16_t cs_rpc_server_port(const cs_rpc_server *server); /* of the TLS port; 0: none */
+/* What the health service says; those who watch it are told. Any thread. */
 void cs_rpc_server_set_serving(cs_rpc_server *server, bool is_serving);
-/* New connections see the new certificate; old ones keep what they had. Any thread. */
+/* New connections see the new certificate; old ones keep what they had. CS_INVALID when a part is missing or the
+ * certificate cannot be read: then nothing changes. Any thread. */
 CS_MUST_CHECK cs_status cs_rpc_server_reload(cs_rpc_server *server, cs_rpc_identity identity);
-/* Ends every call for which `matches` says yes, with this status; also when a call's certificate has run out the layer
- * ends it itself (CS_UNAUTHENTICATED). Any thread. */
+/* Ends every call for which `matches` says yes, with this status; a call that `admit` is asked about afterwards is not
+ * among them, so change what `admit` looks at first. `matches` must not call back into this layer. When a call's
+ * certificate has run out the layer ends it itself (CS_UNAUTHENTICATED), within a second. Any thread. */
 void cs_rpc_server_end_calls(cs_rpc_server *server, bool (*matches)(void *self, const cs_rpc_peer *peer), void *self,
                              cs_status status, const char *text);
-/* Refuses new calls, waits grace_ms, cancels the rest, frees. */
+/* Refuses new calls, waits grace_ms, cancels the rest, frees. Call objects that are held elsewhere may be let go later.
+ */
 void cs_rpc_server_stop(cs_rpc_server *server, int64_t grace_ms);
 
 /* ---- client ---- */
@@ -89,12 +98,16 @@ typedef struct cs_rpc_channel_config {
     const char *server_name;  /* name the certificate must bear; NULL: the host of target */
     const char *proxy;        /* "host:port"; NULL: none. The environment's proxies are never used */
     const char *proxy_login;  /* "user:password"; NULL: none */
+    bool is_bulk;             /* megabytes on slow links: the other side may be silent for ten minutes, not two */
 } cs_rpc_channel_config;
+/* Connects when first used. Each channel has a connection of its own. Any thread. CS_INVALID: the config is unusable.
+ */
 CS_MUST_CHECK cs_status cs_rpc_channel_open(const cs_rpc_channel_config *config, cs_rpc_channel **ret);
 void cs_rpc_channel_free(cs_rpc_channel *channel);
 CS_DEFINE_AUTO_PTR(cs_rpc_channel)
 
-/* One request, one answer, in the arena. timeout_ms ≤ 0: none. The server's sentence becomes cs_error_text(). */
+/* One request, one answer, in the arena. timeout_ms ≤ 0: none. The server's sentence becomes cs_error_text();
+ * CS_UNAVAILABLE when it is not reached, with what to check. */
 CS_MUST_CHECK cs_status cs_rpc_unary(cs_rpc_channel *channel, const char *path, const ProtobufCMessage *request,
                                      const ProtobufCMessageDescriptor *answer_type, int64_t timeout_ms, cs_arena *arena,
                                      ProtobufCMessage **ret);
@@ -104,15 +117,17 @@ typedef struct cs_rpc_stream cs_rpc_stream;
 CS_MUST_CHECK cs_status cs_rpc_stream_open(cs_rpc_channel *channel, const char *path,
                                            const ProtobufCMessageDescriptor *answer_type, int64_t timeout_ms,
                                            cs_rpc_stream **ret);
-/* Waits until the transport took it. CS_DONE when the server has ended the call: read on for its status. */
+/* Waits until the transport took it: a slow reader at the other end holds it back. CS_DONE when the server has ended
+ * the call: read on for its status. */
 CS_MUST_CHECK cs_status cs_rpc_stream_write(cs_rpc_stream *stream, const ProtobufCMessage *message);
 CS_MUST_CHECK cs_status cs_rpc_stream_writes_done(cs_rpc_stream *stream);
 /* CS_DONE at a good end; the server's status otherwise. CS_DEADLINE when until_ms (monotonic; < 0 for ever) passes
  * first: the read stays under way and the next call goes on with it. */
 CS_MUST_CHECK cs_status cs_rpc_stream_read(cs_rpc_stream *stream, int64_t until_ms, cs_arena *arena,
                                            ProtobufCMessage **ret);
-/* Ends it from any thread. */
+/* Ends it from any thread: a read or write that waits comes back. */
 void cs_rpc_stream_cancel(cs_rpc_stream *stream);
+/* Cancels what is under way. No other thread may be in a read or write. */
 void cs_rpc_stream_free(cs_rpc_stream *stream);
 CS_DEFINE_AUTO_PTR(cs_rpc_stream)
 
