@@ -23,7 +23,7 @@ typedef struct cs_generator cs_generator;
 /* ---- scopes and handles ---- */
 /* CS_SCOPE(scope); frees, at the end of the block, every tensor made since. Open one inside long loops: a nested scope
  * starts with its parent's status and hands its first failure to the parent. */
-#define CS_SCOPE(name) __attribute__((cleanup(cs_scope_close))) cs_scope *name = cs_scope_open()
+#define CS_SCOPE(name) __attribute__((cleanup(cs_scope_close), unused)) cs_scope *name = cs_scope_open()
 cs_scope *cs_scope_open(void) CS_NOEXCEPT;
 void cs_scope_close(cs_scope **scope) CS_NOEXCEPT;
 /* Gives `tensor` to the scope around `scope`, which must be the innermost. */

@@ -628,7 +628,7 @@ static cs_status round_enter(cs_engine *engine, struct job *job, enum round_even
     const uint32_t round = job->row.round;
     const cs_phase *phase = job_phase(job);
     CS_TRY(act(engine, job, event, step, reason));
-    job->row.state = step->next;
+    job->row.state = (int)step->next;
     job->has_changed = true;
     job->needs_effects = true;
     job->was_loaded = false;

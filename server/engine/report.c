@@ -276,7 +276,7 @@ static void describe_task(const struct task *task, Consilium__V1__SiteProgress *
 {
     ret->loss = task->loss;
     if (task->row.state != CS_TASK_OPEN) {
-        ret->participation = participation_of_result(task->row.state);
+        ret->participation = participation_of_result((int)task->row.state);
         ret->reason = (char *)(uintptr_t)task->row.reason;
         return;
     }
