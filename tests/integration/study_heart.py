@@ -18,6 +18,8 @@ import time
 import harness
 
 sys.path.insert(0, str(harness.SOURCE / "tests" / "data"))
+import heart_plan
+import prepare_heart
 
 CENTRES = ["cleveland", "hungarian", "switzerland", "va"]
 
@@ -40,39 +42,38 @@ def correct_patients(job):
 
 
 def expected_cells(data, seed):
-    with open(data / "expected_cells.csv") as file:
+    with open(data / "heart_uci4" / "expected_cells.csv") as file:
         return {row["test"]: (int(row["correct"]), int(row["of"])) for row in csv.DictReader(file)
                 if row["method"] == "FedAvg" and int(row["run_seed"]) == seed}
 
 
-def start_hospitals(consortium, data, prepare_heart):
+def start_hospitals(consortium, data):
+    prepare_heart.prepare(data, consortium.folder / "tables")
     for name in CENTRES:
         site = consortium.site(name).join()
-        prepare_heart.write_site(data, name, site.folder, f"localhost:{consortium.port}")
-        site.start()
+        table = consortium.folder / "tables" / f"{name}.csv"
+        site.configure(heart_plan.site(name, str(table), f"localhost:{consortium.port}")).start()
     consortium.wait_connected(*CENTRES)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", nargs="*", type=int, default=[42, 43, 44, 45, 46])
-    parser.add_argument("--data", type=pathlib.Path, default=harness.DATA / "heart_uci4")
+    parser.add_argument("--data", type=pathlib.Path, default=harness.DATA, help="the folder that holds heart_uci4")
     arguments = parser.parse_args()
-    if not arguments.data.is_dir():
-        print(f"not run: data absent ({arguments.data.name})")
+    if not (arguments.data / "heart_uci4").is_dir():
+        print("not run: data absent (heart_uci4)")
         return 77
-    import heart_plan
-    import prepare_heart
 
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cs-heart-"))
     consortium = harness.Consortium(folder)
     wrong = 0
     try:
         consortium.start()
-        start_hospitals(consortium, arguments.data, prepare_heart)
+        start_hospitals(consortium, arguments.data)
         for seed in arguments.seeds:
             begun = time.monotonic()
-            job = consortium.submit(heart_plan.plan(arguments.data, seed))
+            job = consortium.submit(heart_plan.plan(seed, arguments.data))
             done = consortium.wait_job(job, patience_s=900)
             if done["state"] != "complete":
                 print(f"seed {seed}: job {done['state']}: {done['reason']}")

@@ -23,18 +23,19 @@ class TrainingTest(ConsortiumTest):
         self.assertEqual([entry["round"] for entry in done["history"]], [0, 1, 2, 3])
         for entry in done["history"][1:]:
             self.assertEqual(entry["folded"], ["hospital-1", "hospital-2", "hospital-3"])
-        evaluated = {(entry["site"], entry["model"]) for entry in done["history"][-1]["evaluations"]}
-        self.assertEqual(evaluated, {(None, "global"), ("hospital-1", "global"), ("hospital-2", "global"), ("hospital-3", "global")})
-        pooled = next(entry for entry in done["history"][-1]["evaluations"] if entry["site"] is None)
+        evaluated = [entry for entry in done["history"][-1]["evaluations"] if entry["model"] == "global"]
+        self.assertEqual({entry["site"] for entry in evaluated}, {None, "hospital-1", "hospital-2", "hospital-3"})
+        pooled = next(entry for entry in evaluated if entry["site"] is None)
         self.assertEqual(pooled["metrics"]["accuracy"]["count"], 60)
         self.assertNotIn("auc", {name for name, metric in pooled["metrics"].items() if metric["value"] is not None})
 
         path = self.folder / "model.safetensors"
         export = json.loads(self.consortium.server("model", "export", job, "--round", "last", "--output", path, "--json").stdout)
         self.assertEqual(hashlib.sha256(path.read_bytes()).hexdigest(), export["sha256"])
-        tensors, metadata = read_safetensors.read(path)
-        self.assertEqual({name: tensor["shape"] for name, tensor in tensors.items()},
-                         {"linear.weight": [1, 4], "linear.bias": [1]})
+        metadata, tensors = read_safetensors.read(path)
+        self.assertEqual({name: (dtype, shape) for name, dtype, shape, _ in tensors},
+                         {"linear.weight": ("F32", [1, 4]), "linear.bias": ("F32", [1])})
+        self.assertEqual(metadata["consilium.round"], "3")
 
     def test_the_same_plan_again_gives_the_same_model(self):
         self.hospitals(2)

@@ -93,9 +93,11 @@ class PhaseTest(ConsortiumTest):
         for name in names:
             with self.subTest(failpoint=name):
                 self.consortium.daemon.stop()
-                self.consortium.start(CONSILIUM_FAILPOINTS=f"{name}=kill@2")
+                self.consortium.daemon.start(CONSILIUM_FAILPOINTS=f"{name}=kill@2")
                 sites = list(self.consortium.sites)
+                job = None
                 try:
+                    wait_until(lambda: self.consortium.answers() or not self.consortium.daemon.is_running(), "an answer")
                     self.consortium.wait_connected(*sites)
                     job = self.consortium.submit(plan_yaml(rounds=3, minimum=2, deadline="1h"))
                     wait_until(lambda: not self.consortium.daemon.is_running() or self.consortium.job(job)["state"] == "complete",
@@ -103,7 +105,6 @@ class PhaseTest(ConsortiumTest):
                 except harness.Failed:
                     if self.consortium.daemon.is_running():
                         raise
-                    job = None
                 if not self.consortium.daemon.is_running():
                     self.consortium.start()
                 if job is None:  # it died before the submission was acknowledged

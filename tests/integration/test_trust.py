@@ -123,7 +123,7 @@ class RevocationTest(ConsortiumTest):
 
 
 class RenewalTest(ConsortiumTest):
-    server_options = ("leaf_life: 12s",)
+    server_options = ("certificate_life: 12s",)
 
     def test_both_sides_renew_under_a_running_job_without_a_restart(self):
         sites = self.hospitals(2)
