@@ -183,6 +183,8 @@ static cs_status open_unix_socket(cs_rpc_server *server, const cs_rpc_server_con
 static void *serve_queue(void *self)
 {
     struct queue *queue = self;
+    for (size_t i = 0; i < queue->server->endpoint_count * CALLS_ARMED; i++)
+        cs_rpc_call_arm(queue, &queue->server->endpoints[i % queue->server->endpoint_count]);
     gpr_timespec next_sweep = cs_rpc_deadline(SWEEP_MS);
     for (;;) {
         grpc_event event = grpc_completion_queue_next(queue->events, next_sweep, NULL);
@@ -199,9 +201,10 @@ static void *serve_queue(void *self)
     }
 }
 
-/* Calls are asked for once every queue has its thread: an armed call comes back through its queue. */
 static cs_status start_queues(cs_rpc_server *server)
 {
+    for (size_t i = 0; i < server->endpoint_count; i++)
+        grpc_server_start(server->endpoints[i].grpc);
     for (size_t i = 0; i < server->queue_count; i++) {
         struct queue *queue = &server->queues[i];
         int error = pthread_create(&queue->thread, NULL, serve_queue, queue);
@@ -212,11 +215,6 @@ static cs_status start_queues(cs_rpc_server *server)
         snprintf(name, sizeof name, "rpc-%u", (unsigned)i % 1000);
         pthread_setname_np(queue->thread, name);
     }
-    for (size_t i = 0; i < server->endpoint_count; i++)
-        grpc_server_start(server->endpoints[i].grpc);
-    for (size_t i = 0; i < server->queue_count * server->endpoint_count * CALLS_ARMED; i++)
-        cs_rpc_call_arm(&server->queues[i % server->queue_count],
-                        &server->endpoints[i / server->queue_count % server->endpoint_count]);
     return CS_OK;
 }
 

@@ -21,7 +21,7 @@ typedef struct happenings {
     int opened, requests, ends, handed_over, done, cancelled;
     cs_rpc_call *parked; /* held: the test lets it go */
     bool is_gate_open;
-    bool must_refuse;
+    _Atomic bool must_refuse;
     char last_name[CS_NAME_MAX + 1];
 } happenings;
 
