@@ -159,21 +159,23 @@ static void a_diverging_training_is_an_error_and_no_update(void **state)
 {
     (void)state;
     CS_AUTO_PTR(cs_plan) plan =
-        plan_of(HEART_PLAN_HEAD "  standardize: none\nmodel: {kind: logistic_regression}\n" HEART_PLAN_TAIL);
+        plan_of(HEART_PLAN_HEAD "  standardize: none\nmodel: {kind: logistic_regression}\n"
+                                "training: {rounds: 1, local_steps: 2, batch_size: 4, optimizer: {kind: sgd, "
+                                "learning_rate: 1000}, loss: bce}\n"
+                                "aggregation: {method: fedavg, weights: samples}\n");
     CS_AUTO_PTR(cs_parameters) base = initial(plan);
     CS_AUTO(cs_buffer) table = CS_BUFFER_EMPTY;
-    cs_buffer_append_text(&table, "age,chol,cp,num,fold\n3e38,3e38,1,0,train\n3e38,3e38,2,1,train\n1,1,1,1,test\n");
+    cs_buffer_append_text(&table, "age,chol,cp,num,fold\n3e38,3e38,1,0,train\n1,1,1,1,test\n");
     CS_AUTO_PTR(cs_learner) learner = learner_of_table(plan, "mercy", &table);
     cs_training_result result = {0};
     CS_SCOPE(scope);
-    const float opposed[] = {3, -3, 0, 0}; /* ∞ − ∞ */
-    cs_tensor *weight = cs_tensor_from(CS_F32, 2, (const uint64_t[]){1, 4}, opposed, sizeof opposed);
-    assert_int_equal(cs_parameters_put(base, "linear.weight", weight), CS_OK);
+    cs_tensor *undecided = cs_tensor_zeros(CS_F32, 2, (const uint64_t[]){1, 4});
+    assert_int_equal(cs_parameters_put(base, "linear.weight", undecided), CS_OK);
 
     assert_int_equal(cs_learner_train(learner, base, 1, NULL, &result), CS_INVALID);
 
     assert_null(result.parameters);
-    assert_non_null(strstr(cs_error_text(), "step 1 of 7: training has diverged"));
+    assert_non_null(strstr(cs_error_text(), "training has diverged"));
     assert_int_equal(cs_scope_status(scope), CS_OK);
 }
 

@@ -1,0 +1,41 @@
+/* Tables as a hospital's export may have them, or a broken one: whatever the bytes are, there is a table or an error,
+ * and a table's counts agree with each other. */
+#include "client/data/table.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    double levels[] = {1, 2}, positive[] = {1, 3};
+    cs_feature features[] = {{.name = (char[]){"age"}}, {.name = (char[]){"cp"}, .levels = levels, .levels_count = 2}};
+    const cs_plan plan = {.dataset = {.features = features,
+                                      .features_count = 2,
+                                      .columns_count = 3,
+                                      .label = {.column = (char[]){"num"}, .positive = positive, .positive_count = 2}}};
+    char *missing[] = {(char[]){"?"}};
+    cs_column_map columns[] = {
+        {(char[]){"age"}, (char[]){"#0"}}, {(char[]){"cp"}, (char[]){"#1"}}, {(char[]){"num"}, (char[]){"#2"}}};
+    cs_site_dataset dataset = {.name = (char[]){"fuzz"}, .has_header = true, .delimiter = ',', .missing = {missing, 1}};
+    dataset.test = (cs_split_part){(char[]){"num"}, (char[]){"1"}};
+    if (size > 0 && (data[0] & 1) != 0) {
+        dataset.has_header = false;
+        dataset.columns = columns;
+        dataset.columns_count = 3;
+        dataset.patient = (char[]){"#0"};
+        dataset.test = (cs_split_part){NULL, NULL};
+        dataset.has_fractions = true;
+        dataset.train_fraction = 0.5;
+    }
+
+    CS_AUTO(cs_buffer) bytes = CS_BUFFER_EMPTY;
+    if (size > 1)
+        cs_buffer_append(&bytes, data + 1, size - 1);
+    CS_AUTO_PTR(cs_table) table = NULL;
+    if (cs_table_read(&plan, &dataset, &bytes, "fuzz.csv", &table) != CS_OK)
+        return 0;
+    if (table->parts[0] + table->parts[1] + table->parts[2] != table->rows || table->positive > table->rows)
+        abort();
+    return 0;
+}
