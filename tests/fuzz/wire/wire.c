@@ -1,5 +1,5 @@
-/* Any bytes as any message: the scan and the unpack after it neither crash nor take more than their budget, and what was
- * taken can be packed and is taken again. The first byte chooses the type. */
+/* Any bytes as any message: the scan and the unpack after it neither crash nor take more than their budget, and what
+ * was taken can be packed and is taken again. The first byte chooses the type. */
 #include "common/wire/wire.h"
 
 #include <stdlib.h>
