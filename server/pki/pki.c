@@ -202,6 +202,13 @@ const char *cs_pki_consortium(const cs_pki *pki)
 
 /* ---- the coordinator's own certificate ---- */
 
+/* At two thirds of the certificate's life, or of the configuration's where that has become shorter. */
+static int64_t own_due_ms(const cs_pki *pki, const cs_identity *identity)
+{
+    int64_t issued_ms = identity->not_before_ms + CS_BACKDATE_MS;
+    return CS_MIN(cs_identity_renew_at_ms(identity), issued_ms + pki->leaf_life_ms * 2 / 3);
+}
+
 /* Missing, ending, not valid by this clock, or for another address than the configuration's. */
 static bool needs_own(const cs_pki *pki)
 {
@@ -211,7 +218,7 @@ static bool needs_own(const cs_pki *pki)
     return pki->own_key == NULL || cs_identity_read(pem, &identity) != CS_OK ||
            strcmp(identity.consortium, pki->consortium) != 0 ||
            cs_certificate_verify(pem, cs_buffer_view(&pki->authority_pem), now_ms) != CS_OK ||
-           now_ms >= cs_identity_renew_at_ms(&identity) || !cs_certificate_covers(pem, pki->address);
+           now_ms >= own_due_ms(pki, &identity) || !cs_certificate_covers(pem, pki->address);
 }
 
 cs_status cs_pki_renew_own(cs_pki *pki, bool *ret_changed)

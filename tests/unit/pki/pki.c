@@ -199,6 +199,22 @@ static void a_coordinator_that_moved_gets_a_certificate_for_its_new_address(void
     assert_false(cs_certificate_covers(cs_buffer_view(&certificate), "localhost"));
 }
 
+static void a_shorter_life_in_the_configuration_counts_at_once(void **state)
+{
+    COORDINATOR(here);
+    coordinator_close(&here);
+    here.config.leaf_life_ms = 12000;
+    bool has_changed = true;
+
+    coordinator_open(&here);
+    must_be_ok(cs_pki_renew_own(here.pki, &has_changed));
+    assert_false(has_changed);
+    cs_clock_fake_advance(8000);
+    must_be_ok(cs_pki_renew_own(here.pki, &has_changed));
+
+    assert_true(has_changed);
+}
+
 /* ---- tokens ---- */
 
 static void a_join_file_says_everything_and_the_database_keeps_no_token(void **state)
@@ -633,6 +649,7 @@ int main(void)
         cmocka_unit_test(a_loose_authority_key_stops_the_coordinator),
         cmocka_unit_test(the_own_certificate_is_renewed_at_two_thirds_of_its_life),
         cmocka_unit_test(a_coordinator_that_moved_gets_a_certificate_for_its_new_address),
+        cmocka_unit_test(a_shorter_life_in_the_configuration_counts_at_once),
         cmocka_unit_test(a_join_file_says_everything_and_the_database_keeps_no_token),
         cmocka_unit_test(a_newer_token_makes_the_older_one_void),
         cmocka_unit_test(tokens_follow_the_state_of_the_site),
