@@ -118,6 +118,7 @@ static void a_call_ends_when_its_certificate_does(void **state)
     must_fail(read_next(theirs, -1), CS_UNAUTHENTICATED, "run out");
     must_fail(ask(remote, UNARY, 1, 0, NULL), CS_UNAUTHENTICATED, "run out");
     must_be_ok(ask(local, UNARY, 1, 0, NULL)); /* the operator's socket has no certificate */
+    assert_int_equal(read_next(ours, 0), CS_DEADLINE);
 }
 
 static void new_connections_see_the_new_certificate_and_old_ones_go_on(void **state)
