@@ -243,16 +243,26 @@ static void append_pooled(cs_buffer *out, const Consilium__V1__RoundSummary *rou
     }
 }
 
-static void append_round_line(cs_buffer *out, const Consilium__V1__RoundSummary *round)
+/* `before`: the round before, whose model this round's sites evaluated; NULL when unknown. */
+static void append_round_line(cs_buffer *out, const Consilium__V1__RoundSummary *round,
+                              const Consilium__V1__RoundSummary *before)
 {
     cs_buffer_printf(out, "round %u: %zu folded", round->round, round->n_folded);
     if (round->loss > 0)
         cs_buffer_printf(out, "  loss %.4f", round->loss);
-    append_pooled(out, round);
     cs_buffer_printf(out, "  %.2f s", (double)round->duration_ms / 1000.0);
+    if (before && before->n_evaluations > 0) {
+        cs_buffer_printf(out, "  | model of round %u:", before->round);
+        append_pooled(out, before);
+    }
     for (size_t i = 0; i < round->n_not_folded; i++)
         cs_buffer_printf(out, "  without %s: %s", round->not_folded[i]->site, round->not_folded[i]->reason);
     cs_buffer_append_text(out, "\n");
+}
+
+static bool is_closed(const Consilium__V1__JobStatus *job, size_t index)
+{
+    return job->history[index]->round < job->round || cli_job_has_ended(job->state);
 }
 
 static void append_last_evaluations(cs_buffer *out, const Consilium__V1__JobStatus *job)
@@ -295,8 +305,10 @@ void cli_print_job(const Consilium__V1__JobStatus *job)
     }
     for (size_t i = 0; i < job->n_sites; i++)
         append_site_line(&out, job->sites[i]);
-    for (size_t i = 0; i < job->n_history; i++)
-        append_round_line(&out, job->history[i]);
+    for (size_t i = 0; i < job->n_history; i++) {
+        if (is_closed(job, i))
+            append_round_line(&out, job->history[i], i > 0 ? job->history[i - 1] : NULL);
+    }
     append_last_evaluations(&out, job);
     fputs(cs_buffer_text(&out), stdout);
 }
@@ -307,7 +319,7 @@ struct cli_view {
     bool is_terminal;
     int lines_drawn;
     bool has_rounds;
-    uint32_t last_round; /* newest round whose line was printed for good */
+    uint32_t last_round; /* newest round whose line was printed */
     char last_state[32];
     char last_sites[4096]; /* plain: participations as last printed */
 };
@@ -332,16 +344,13 @@ static int count_lines(const cs_buffer *text)
     return lines;
 }
 
-/* A round's line is printed once its model has been evaluated, or when the job is over. */
-static void append_finished_rounds(cli_view *view, cs_buffer *out, const Consilium__V1__JobStatus *job)
+static void append_closed_rounds(cli_view *view, cs_buffer *out, const Consilium__V1__JobStatus *job)
 {
     for (size_t i = 0; i < job->n_history; i++) {
         const Consilium__V1__RoundSummary *round = job->history[i];
-        bool is_printed = view->has_rounds && round->round <= view->last_round;
-        bool is_evaluated = round->n_evaluations > 0 || i + 1 < job->n_history || cli_job_has_ended(job->state);
-        if (is_printed || !is_evaluated)
+        if (!is_closed(job, i) || (view->has_rounds && round->round <= view->last_round))
             continue;
-        append_round_line(out, round);
+        append_round_line(out, round, i > 0 ? job->history[i - 1] : NULL);
         view->has_rounds = true;
         view->last_round = round->round;
     }
@@ -352,7 +361,7 @@ static void show_on_terminal(cli_view *view, const Consilium__V1__JobStatus *job
     CS_AUTO(cs_buffer) out = CS_BUFFER_EMPTY;
     if (view->lines_drawn > 0)
         cs_buffer_printf(&out, "\033[%dA\033[J", view->lines_drawn);
-    append_finished_rounds(view, &out, job);
+    append_closed_rounds(view, &out, job);
     CS_AUTO(cs_buffer) live = CS_BUFFER_EMPTY;
     append_outcome(&live, job);
     for (size_t i = 0; i < job->n_sites; i++)
@@ -368,8 +377,8 @@ static void show_on_terminal(cli_view *view, const Consilium__V1__JobStatus *job
 static void show_plainly(cli_view *view, const Consilium__V1__JobStatus *job)
 {
     CS_AUTO(cs_buffer) out = CS_BUFFER_EMPTY;
-    append_finished_rounds(view, &out, job);
-    if (job->round == 0) {
+    append_closed_rounds(view, &out, job);
+    if (job->state == CONSILIUM__V1__JOB_STATE__JOB_WAITING) {
         CS_AUTO(cs_buffer) sites = CS_BUFFER_EMPTY;
         for (size_t i = 0; i < job->n_sites; i++)
             cs_buffer_printf(&sites, "%s%s %s", i ? ", " : "", job->sites[i]->site,

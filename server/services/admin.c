@@ -306,9 +306,10 @@ static cs_status watch_job_response(cs_rpc_call *call, const ProtobufCMessage **
     Consilium__V1__JobStatus *status = watcher->newest;
     watcher->newest_arena = NULL;
     watcher->newest = NULL;
-    /* A round's evaluation comes with the results of the next, so the last summary is shown once more. */
+    /* The last summary is of the open round, and the one before it gets its evaluation from that: both are shown once
+     * more. */
     if (status && status->n_history > 1)
-        watcher->rounds_shown = status->history[status->n_history - 1]->round;
+        watcher->rounds_shown = status->history[status->n_history - 2]->round;
     pthread_mutex_unlock(&watcher->newest_mutex);
     if (!status)
         return CS_LATER;
