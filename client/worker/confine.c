@@ -2,6 +2,7 @@
  * may still do: read the named tables, write in its task folder, talk on the descriptors it was born with, compute. */
 #include "client/worker/confine.h"
 
+#include "common/base/clock.h"
 #include "common/base/file.h"
 
 #include <dirent.h>
@@ -95,9 +96,7 @@ static cs_status list_threads(pid_t *threads, size_t *ret_count)
 
 static cs_status wait_for_answer(void)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += THREAD_TIMEOUT_S;
+    const struct timespec until = {.tv_sec = cs_clock_wall_ms() / 1000 + THREAD_TIMEOUT_S};
     while (sem_timedwait(&broadcast.answered, &until) != 0) {
         if (errno != EINTR)
             return cs_fail(CS_INTERNAL, "a thread of the worker did not confine itself within %d s", THREAD_TIMEOUT_S);

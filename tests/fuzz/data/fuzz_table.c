@@ -4,26 +4,27 @@
 
 #include <stdlib.h>
 
+#define TEXT(literal) ((char *)(uintptr_t)(literal))
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     double levels[] = {1, 2}, positive[] = {1, 3};
-    cs_feature features[] = {{.name = (char[]){"age"}}, {.name = (char[]){"cp"}, .levels = levels, .levels_count = 2}};
+    cs_feature features[] = {{.name = TEXT("age")}, {.name = TEXT("cp"), .levels = levels, .levels_count = 2}};
     const cs_plan plan = {.dataset = {.features = features,
                                       .features_count = 2,
                                       .columns_count = 3,
-                                      .label = {.column = (char[]){"num"}, .positive = positive, .positive_count = 2}}};
-    char *missing[] = {(char[]){"?"}};
-    cs_column_map columns[] = {
-        {(char[]){"age"}, (char[]){"#0"}}, {(char[]){"cp"}, (char[]){"#1"}}, {(char[]){"num"}, (char[]){"#2"}}};
-    cs_site_dataset dataset = {.name = (char[]){"fuzz"}, .has_header = true, .delimiter = ',', .missing = {missing, 1}};
-    dataset.test = (cs_split_part){(char[]){"num"}, (char[]){"1"}};
+                                      .label = {.column = TEXT("num"), .positive = positive, .positive_count = 2}}};
+    char *missing[] = {TEXT("?")};
+    cs_column_map columns[] = {{TEXT("age"), TEXT("#0")}, {TEXT("cp"), TEXT("#1")}, {TEXT("num"), TEXT("#2")}};
+    cs_site_dataset dataset = {.name = TEXT("fuzz"), .has_header = true, .delimiter = ',', .missing = {missing, 1}};
+    dataset.test = (cs_split_part){TEXT("num"), TEXT("1")};
     if (size > 0 && (data[0] & 1) != 0) {
         dataset.has_header = false;
         dataset.columns = columns;
         dataset.columns_count = 3;
-        dataset.patient = (char[]){"#0"};
+        dataset.patient = TEXT("#0");
         dataset.test = (cs_split_part){NULL, NULL};
         dataset.has_fractions = true;
         dataset.train_fraction = 0.5;
