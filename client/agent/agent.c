@@ -231,10 +231,12 @@ static void session_up(cs_agent *agent, cs_session *session)
         agent->retired++;
     }
     agent->current = session;
+    agent->session_number++;
     agent->opening = NULL;
     agent->wants_new_session = false;
     agent->attempts = 0;
     agent->is_sent_away = false;
+    agent->renewal_check_at_ms = 0;
     set_text(&agent->disconnected_reason, NULL);
     cs_log(CS_LOG_INFO, "agent", "connected", CS_S("site", agent->identity.site),
            CS_S("consortium", agent->identity.consortium));

@@ -59,9 +59,9 @@ struct task {
     bool is_acknowledged;     /* while it was in flight */
     atomic_bool is_cancelled; /* any thread */
     uint32_t repeats;
-    int64_t due_ms;            /* not before */
-    int64_t kill_at_ms;        /* cancelled; 0: not */
-    const cs_session *sent_on; /* the session that got the result; compared only */
+    int64_t due_ms;     /* not before */
+    int64_t kill_at_ms; /* cancelled; 0: not */
+    uint64_t sent_in;   /* number of the session that got the result; 0: none */
     /* ---- given to and got back from a lane ---- */
     cs_arena *arena; /* the assignment and the plan; gone once there is a result */
     const Consilium__V1__TaskAssignment *assignment;
@@ -141,10 +141,11 @@ struct cs_agent {
     struct task *tasks;
     bool is_stopping;
 
-    cs_session *current;    /* up */
-    cs_session *opening;    /* on its way; with `current` there: to take over with a renewed certificate */
-    size_t retired;         /* sessions told to stop whose end has not been heard */
-    bool wants_new_session; /* although there is one: the certificate is new */
+    cs_session *current;     /* up */
+    uint64_t session_number; /* of `current`; rises */
+    cs_session *opening;     /* on its way; with `current` there: to take over with a renewed certificate */
+    size_t retired;          /* sessions told to stop whose end has not been heard */
+    bool wants_new_session;  /* although there is one: the certificate is new */
     uint32_t attempts;
     int64_t connect_at_ms;
     char *disconnected_reason;

@@ -14,6 +14,9 @@
 #define EVALUATIONS_MAX 64
 #define METRICS_MAX     64
 #define METRIC_NAME_MAX 64
+/* In the job's folder, the same for all its tasks and emptied between them: a new folder would be a sync of the disk.
+ */
+#define TASK_FOLDER "task"
 
 void text_shorten(const char *text, char *out, size_t size)
 {
@@ -252,7 +255,13 @@ static cs_status make_result(struct task *task, const Consilium__V1__WorkerDone 
     return CS_OK;
 }
 
-static cs_worker_end run_in(struct task *task, const char *folder_name, const char *folder, cs_arena *arena)
+static cs_status remove_inside(void *folder, const char *name)
+{
+    CS_AUTO(cs_string) path = cs_path_join(folder, name);
+    return cs_file_remove(path) == CS_OK ? CS_OK : cs_folder_remove(path);
+}
+
+static cs_worker_end run_in(struct task *task, char *folder, cs_arena *arena)
 {
     cs_worker_task work = {.job = task->job,
                            .plan = task->plan,
@@ -262,11 +271,12 @@ static cs_worker_end run_in(struct task *task, const char *folder_name, const ch
                            .progress = worker_progress,
                            .self = task};
     work.task.key = task->assignment->key;
-    work.task.folder = (char *)(uintptr_t)folder_name;
+    work.task.folder = (char *)(uintptr_t)TASK_FOLDER;
     work.task.participants = task->assignment->participants;
     work.task.n_participants = task->assignment->n_participants;
     /* A full disk may pass: worth a repeat, like a lost worker. */
-    if (cs_folder_make(folder, 0700) != CS_OK || give_inputs(task, folder, arena, &work.task) != CS_OK)
+    if (cs_folder_make(folder, 0700) != CS_OK || cs_folder_list(folder, remove_inside, folder) != CS_OK ||
+        give_inputs(task, folder, arena, &work.task) != CS_OK)
         return CS_WORKER_LOST;
     Consilium__V1__WorkerDone *done = NULL;
     const cs_worker_end end = cs_supervisor_run(task->agent->supervisor, &work, arena, &done);
@@ -281,10 +291,9 @@ static cs_worker_end run_in(struct task *task, const char *folder_name, const ch
 static void run_step(struct task *task)
 {
     task->blobs_count = task->assignment->n_inputs;
-    CS_AUTO(cs_string) folder_name = cs_format("%u-%s", task->round, task->phase);
-    CS_AUTO(cs_string) folder = cs_format("%s/%s/%s", task->agent->tasks_folder, task->job, folder_name);
+    CS_AUTO(cs_string) folder = cs_format("%s/%s/" TASK_FOLDER, task->agent->tasks_folder, task->job);
     CS_AUTO_PTR(cs_arena) arena = cs_arena_new(DONE_ARENA_BYTES);
-    const cs_worker_end end = run_in(task, folder_name, folder, arena);
+    const cs_worker_end end = run_in(task, folder, arena);
     task->status = end == CS_WORKER_DONE ? CS_OK : CS_ABORTED;
     task->is_worth_repeating = end == CS_WORKER_LOST;
     if (end != CS_WORKER_DONE)
@@ -295,7 +304,6 @@ static void run_step(struct task *task)
         event->text = cs_format("refused: %s", task->sentence);
         agent_tell(task->agent, event);
     }
-    CS_IGNORE(cs_folder_remove(folder), "the start of the next agent empties it");
     CS_IGNORE(cs_fail(task->status, "%s", task->sentence), "leaves the sentence only");
 }
 

@@ -148,7 +148,8 @@ static cs_status receive_new(cs_agent *agent, const Consilium__V1__JobOffer *off
                                .reason = judgement.reason,
                                .plan = *hash,
                                .decision = judgement.decision,
-                               .state = CONSILIUM__V1__JOB_STATE__JOB_WAITING};
+                               .state = CONSILIUM__V1__JOB_STATE__JOB_WAITING,
+                               .sites_minimum = judgement.sites_minimum};
     CS_TRY(
         cs_records_add_job(agent->records, &job, cs_wire_bytes(offer->plan), judgement.uses_run, cs_clock_wall_ms()));
     record_and_say(agent, &job, judgement.by);

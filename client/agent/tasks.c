@@ -182,7 +182,7 @@ static void send_stored(cs_agent *agent, struct task *task)
     }
     record_result(agent, task, result);
     if (cs_failpoint("agent.result.send") == CS_OK && send_result(agent, result))
-        task->sent_on = agent->current;
+        task->sent_in = agent->session_number;
 }
 
 /* For an assignment that is not begun: nothing of the site is in the answer, so it is made again if asked again. */
@@ -387,7 +387,7 @@ void tasks_assign(cs_agent *agent, const Consilium__V1__TaskAssignment *assignme
             known->is_acknowledged = false;
             atomic_store(&known->is_cancelled, false);
         }
-        known->sent_on = NULL;
+        known->sent_in = 0;
     } else if (take_assignment(agent, assignment) != CS_OK) {
         cs_log(CS_LOG_WARN, "agent", "task refused", CS_S("job", assignment->key->job),
                CS_I("round", assignment->key->round), CS_S("phase", assignment->key->phase),
@@ -457,7 +457,7 @@ static void advance(cs_agent *agent, struct task *task)
         give(agent, task, &agent->transfers);
         return;
     case STEP_SEND:
-        if (agent->current != NULL && task->sent_on != agent->current)
+        if (agent->current != NULL && task->sent_in != agent->session_number)
             send_stored(agent, task);
         return;
     case STEP_ACKNOWLEDGED:
