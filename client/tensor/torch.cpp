@@ -206,7 +206,7 @@ std::vector<int64_t> torch_shape(size_t rank, const uint64_t *shape)
 
 size_t byte_size(const at::Tensor &tensor)
 {
-    return static_cast<size_t>(tensor.numel()) * tensor.element_size();
+    return static_cast<size_t>(tensor.numel()) * static_cast<size_t>(tensor.element_size());
 }
 
 /* OpenBLAS counts the machine's processors and knows nothing of libtorch's setting; the split of a product over

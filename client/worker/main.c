@@ -7,6 +7,11 @@
 
 #include <signal.h>
 
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1 /* gcc's name for it */
+#endif
+#endif
 #ifdef __SANITIZE_ADDRESS__
 /* The leak check at the end of a process needs ptrace, which a confined worker has given up. */
 const char *__asan_default_options(void);
