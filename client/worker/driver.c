@@ -89,8 +89,6 @@ static cs_status read_sites(struct driver *driver)
     const char *path = NULL;
     for (size_t i = 0; (path = cs_argument_at(driver->arguments, "--config", i)) != NULL; i++)
         CS_TRY(read_site(driver, path));
-    for (size_t i = 0; (path = cs_argument_at(driver->arguments, "--pool", i)) != NULL; i++)
-        CS_TRY(read_site(driver, path));
     if (driver->sites_count == 0)
         return cs_fail(CS_INVALID, "whose rows? --config SITE.yaml is missing");
     share_moments(driver);

@@ -39,7 +39,6 @@ int main(int argc, char **argv)
     static const cs_option options[] = {
         {"--plan", "PLAN", "the plan to train or evaluate", false, false},
         {"--config", "SITE.yaml", "a site whose rows to use; several: all rows in one place", false, true},
-        {"--pool", "SITE.yaml", "one more site whose rows are added, as a further --config", false, true},
         {"--site", "NAME", "order batches as this site would; default: the configuration's", false, false},
         {"--rounds", "N", "rounds of the plan's local steps; default: the plan's", false, false},
         {"--model", "FILE", "start from this safetensors file instead of the plan's first model", false, false},
