@@ -3,33 +3,15 @@
 nothing for a row that the published study dropped. Changes nothing else: dropping rows, encoding and standardizing are the
 product's work.
 
-    prepare_heart.py [DATA] OUTPUT      DATA is the folder heart_uci4 (default: ../shared/data/heart_uci4)
-
-OUTPUT gets a folder for each hospital with its table, heart.csv, and a site.yaml that maps the plan's names to it.
+    prepare_heart.py [DATA] OUTPUT      DATA holds heart_uci4 (default: ../shared/data beside the repository)
 """
 import csv
 import pathlib
 import sys
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-DEFAULT_DATA = REPOSITORY.parent / "shared" / "data" / "heart_uci4"
+DEFAULT_DATA = REPOSITORY.parent / "shared" / "data"
 SITES = ("cleveland", "hungarian", "switzerland", "va")
-# The published files have no header; columns are named by number.
-SITE = """\
-site: {site}
-coordinator: {coordinator}
-datasets:
-  heart-v1:
-    table: heart.csv
-    has_header: false
-    columns: {{age: "#0", sex: "#1", cp: "#2", trestbps: "#3", chol: "#4", fbs: "#5", restecg: "#6", thalach: "#7",
-              exang: "#8", oldpeak: "#9", num: "#13"}}
-    missing: ["?"]
-    split: {{by: row, test: {{column: "#14", value: test}}}}
-threads: 1
-policy:
-  approve: [{{dataset: heart-v1, model: [logistic_regression], rounds: {{maximum: 100}}, sites: {{minimum: 3}}}}]
-"""
 NOT_USED = {10, 11, 12}  # slope, ca, thal: the study has no use for them, so a gap there drops no row
 
 
@@ -59,16 +41,16 @@ def join(source, folds, target):
         sys.exit(f"{source}: fewer rows survive than flamby_split.csv has")
 
 
-def write_site(data, site, folder, coordinator="localhost:8443"):
-    """One hospital: its table and its configuration."""
-    data, folder = pathlib.Path(data), pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    join(data / f"processed.{site}.data", read_folds(data)[site], folder / "heart.csv")
-    (folder / "site.yaml").write_text(SITE.format(site=site, coordinator=coordinator))
+def prepare(data, output):
+    folder = pathlib.Path(data) / "heart_uci4"
+    output = pathlib.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    folds = read_folds(folder)
+    for site in SITES:
+        join(folder / f"processed.{site}.data", folds[site], output / f"{site}.csv")
 
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    for name in SITES:
-        write_site(sys.argv[1] if len(sys.argv) == 3 else DEFAULT_DATA, name, pathlib.Path(sys.argv[-1]) / name)
+    prepare(sys.argv[1] if len(sys.argv) == 3 else DEFAULT_DATA, sys.argv[-1])
