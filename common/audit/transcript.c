@@ -249,8 +249,7 @@ void cs_transcript_free(cs_transcript *transcript)
 
 /* ---- append ---- */
 
-static cs_status build_line(const cs_transcript *transcript, const char *kind, const char *key, cs_bytes fields,
-                            cs_buffer *line)
+static cs_status build_line(uint64_t index, const char *kind, const char *key, cs_bytes fields, cs_buffer *line)
 {
     if (!is_kind(cs_bytes_of_text(kind)))
         return cs_fail(CS_INVALID, "a record's kind has 1 to %d characters a-z, 0-9 and _, not '%.80s'",
@@ -265,7 +264,7 @@ static cs_status build_line(const cs_transcript *transcript, const char *kind, c
     cs_clock_format(cs_clock_wall_ms(), time);
     cs_json json = cs_json_to(line);
     cs_json_object(&json, NULL);
-    cs_json_uint(&json, "index", cs_merkle_size(transcript->tree));
+    cs_json_uint(&json, "index", index);
     cs_json_text(&json, "time", time);
     cs_json_text(&json, "kind", kind);
     if (key)
@@ -281,22 +280,21 @@ static cs_status build_line(const cs_transcript *transcript, const char *kind, c
     return CS_OK;
 }
 
-static cs_status write_durably(const cs_transcript *transcript, const cs_buffer *line)
+static cs_status write_durably(const cs_transcript *transcript, const cs_buffer *lines)
 {
     CS_FAILPOINT("transcript.write");
-    CS_TRY(cs_file_pwrite(transcript->fd, line->data, line->size, transcript->file_size));
+    CS_TRY(cs_file_pwrite(transcript->fd, lines->data, lines->size, transcript->file_size));
     CS_FAILPOINT("transcript.sync");
     return cs_file_sync_data(transcript->fd);
 }
 
-/* With the mutex held. */
-static cs_status append_line(cs_transcript *transcript, cs_buffer *line)
+/* With the mutex held. `lines`: whole ones, each with its line feed. */
+static cs_status append_lines(cs_transcript *transcript, const cs_buffer *lines)
 {
     if (transcript->is_broken)
         return cs_fail(CS_DATA_LOSS, "%s: an earlier write failed and could not be taken back; start again",
                        transcript->path);
-    cs_buffer_append(line, "\n", 1);
-    cs_status status = write_durably(transcript, line);
+    cs_status status = write_durably(transcript, lines);
     if (status != CS_OK) {
         status = cs_wrap(status, "%s", transcript->path);
         /* Only whole lines may stand before the next one. */
@@ -308,23 +306,26 @@ static cs_status append_line(cs_transcript *transcript, cs_buffer *line)
     }
     CS_IGNORE(cs_failpoint("transcript.written"),
               "what is durable cannot fail any more; only killing makes sense here");
-    cs_merkle_add(transcript->tree, cs_bytes_of(line->data, line->size - 1));
-    transcript->file_size += line->size;
+    const uint8_t *line = lines->data, *end = lines->data + lines->size;
+    while (line < end) {
+        const uint8_t *line_feed = memchr(line, '\n', (size_t)(end - line));
+        cs_merkle_add(transcript->tree, cs_bytes_of(line, (size_t)(line_feed - line)));
+        line = line_feed + 1;
+    }
+    transcript->file_size += lines->size;
     return CS_OK;
-}
-
-static cs_status append_held(cs_transcript *transcript, const char *kind, const char *key, cs_bytes fields)
-{
-    CS_AUTO(cs_buffer) line = CS_BUFFER_EMPTY;
-    CS_TRY(build_line(transcript, kind, key, fields, &line));
-    return append_line(transcript, &line);
 }
 
 cs_status cs_transcript_append(cs_transcript *transcript, const char *kind, cs_bytes fields, uint64_t *ret_index)
 {
+    CS_AUTO(cs_buffer) line = CS_BUFFER_EMPTY;
     pthread_mutex_lock(&transcript->append_mutex);
     uint64_t index = cs_merkle_size(transcript->tree);
-    cs_status status = append_held(transcript, kind, NULL, fields);
+    cs_status status = build_line(index, kind, NULL, fields, &line);
+    if (status == CS_OK) {
+        cs_buffer_append(&line, "\n", 1);
+        status = append_lines(transcript, &line);
+    }
     pthread_mutex_unlock(&transcript->append_mutex);
     if (status == CS_OK && ret_index)
         *ret_index = index;
@@ -340,22 +341,65 @@ static cs_hash key_hash(const char *key)
     return cs_sha256(cs_bytes_of(quoted.data + 1, quoted.size - 2));
 }
 
+static cs_status check_key(const cs_record *record)
+{
+    size_t key_size = strlen(record->key);
+    if (key_size == 0 || key_size > CS_RECORD_KEY_MAX_BYTES)
+        return cs_fail(CS_INVALID, "the key of the record '%s' has %zu bytes, 1 to %d are allowed", record->kind,
+                       key_size, CS_RECORD_KEY_MAX_BYTES);
+    return CS_OK;
+}
+
+static bool stands_among(const cs_hash *hashes, size_t count, const cs_hash *hash)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (cs_hash_equal(&hashes[i], hash))
+            return true;
+    }
+    return false;
+}
+
+/* With the mutex held. The lines of the records that are not there yet, and the hashes of their keys. */
+static cs_status build_new_lines(const cs_transcript *transcript, const cs_record *records, size_t count,
+                                 cs_buffer *lines, cs_hash *new_keys, size_t *ret_new_count)
+{
+    CS_AUTO(cs_buffer) line = CS_BUFFER_EMPTY;
+    size_t new_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        CS_TRY(check_key(&records[i]));
+        cs_hash hash = key_hash(records[i].key);
+        if (has_key(transcript, &hash) || stands_among(new_keys, new_count, &hash))
+            continue;
+        cs_buffer_reset(&line);
+        CS_TRY(build_line(cs_merkle_size(transcript->tree) + new_count, records[i].kind, records[i].key,
+                          records[i].fields, &line));
+        cs_buffer_append(lines, line.data, line.size);
+        cs_buffer_append(lines, "\n", 1);
+        new_keys[new_count++] = hash;
+    }
+    *ret_new_count = new_count;
+    return CS_OK;
+}
+
+cs_status cs_transcript_append_all(cs_transcript *transcript, const cs_record *records, size_t count)
+{
+    CS_AUTO(cs_buffer) lines = CS_BUFFER_EMPTY;
+    cs_hash *new_keys = cs_alloc_array(count + 1, sizeof *new_keys);
+    size_t new_count = 0;
+    pthread_mutex_lock(&transcript->append_mutex);
+    cs_status status = build_new_lines(transcript, records, count, &lines, new_keys, &new_count);
+    if (status == CS_OK && new_count > 0)
+        status = append_lines(transcript, &lines);
+    for (size_t i = 0; status == CS_OK && i < new_count; i++)
+        add_key(transcript, &new_keys[i]);
+    pthread_mutex_unlock(&transcript->append_mutex);
+    cs_free(new_keys);
+    return status;
+}
+
 cs_status cs_transcript_append_once(cs_transcript *transcript, const char *kind, const char *key, cs_bytes fields)
 {
-    size_t key_size = strlen(key);
-    if (key_size == 0 || key_size > CS_RECORD_KEY_MAX_BYTES)
-        return cs_fail(CS_INVALID, "the key of the record '%s' has %zu bytes, 1 to %d are allowed", kind, key_size,
-                       CS_RECORD_KEY_MAX_BYTES);
-    cs_hash hash = key_hash(key);
-    cs_status status = CS_OK;
-    pthread_mutex_lock(&transcript->append_mutex);
-    if (!has_key(transcript, &hash)) {
-        status = append_held(transcript, kind, key, fields);
-        if (status == CS_OK)
-            add_key(transcript, &hash);
-    }
-    pthread_mutex_unlock(&transcript->append_mutex);
-    return status;
+    return cs_transcript_append_all(transcript, &(cs_record){.kind = kind, .key = key, .fields = fields}, 1);
 }
 
 void cs_transcript_head(cs_transcript *transcript, uint64_t *ret_size, cs_hash *ret_root)

@@ -47,6 +47,12 @@ CS_MUST_CHECK cs_status cs_transcript_append(cs_transcript *transcript, const ch
  * transcript) is stored as "key", right after the kind; a second append with it changes nothing. Any thread. */
 CS_MUST_CHECK cs_status cs_transcript_append_once(cs_transcript *transcript, const char *kind, const char *key,
                                                   cs_bytes fields);
+/* The same for several at once, with one fsync: all of them are recorded, in order, or none. Any thread. */
+typedef struct cs_record {
+    const char *kind, *key;
+    cs_bytes fields;
+} cs_record;
+CS_MUST_CHECK cs_status cs_transcript_append_all(cs_transcript *transcript, const cs_record *records, size_t count);
 /* Any thread. */
 void cs_transcript_head(cs_transcript *transcript, uint64_t *ret_size, cs_hash *ret_root);
 /* Free with cs_free. */

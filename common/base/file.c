@@ -303,11 +303,7 @@ cs_status cs_file_rename(const char *from, const char *to)
     if (is_faulted("rename", to) || rename(from, to) != 0)
         return cs_fail_errno("cannot rename '%s' to '%s'", from, to);
     CS_AUTO(cs_string) to_folder = cs_path_folder(to);
-    CS_AUTO(cs_string) from_folder = cs_path_folder(from);
-    CS_TRY(cs_file_sync_folder(to_folder));
-    if (strcmp(to_folder, from_folder) != 0)
-        CS_TRY(cs_file_sync_folder(from_folder));
-    return CS_OK;
+    return cs_file_sync_folder(to_folder);
 }
 
 cs_status cs_file_remove(const char *path)
@@ -317,14 +313,28 @@ cs_status cs_file_remove(const char *path)
     return CS_OK;
 }
 
+/* CS_DONE when it was there. */
+static cs_status make_if_missing(const char *path, mode_t mode)
+{
+    if (!is_faulted("mkdir", path) && mkdir(path, mode) == 0)
+        return CS_OK;
+    struct stat info;
+    if (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        return CS_DONE;
+    return cs_fail_errno("cannot make the folder '%s'", path);
+}
+
+cs_status cs_folder_make_unsynced(const char *path, mode_t mode)
+{
+    cs_status status = make_if_missing(path, mode);
+    return status == CS_DONE ? CS_OK : status;
+}
+
 static cs_status make_one_folder(const char *path, mode_t mode)
 {
-    if (is_faulted("mkdir", path) || mkdir(path, mode) != 0) {
-        struct stat info;
-        if (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode))
-            return CS_OK;
-        return cs_fail_errno("cannot make the folder '%s'", path);
-    }
+    cs_status status = make_if_missing(path, mode);
+    if (status != CS_OK)
+        return status == CS_DONE ? CS_OK : status;
     CS_AUTO(cs_string) parent = cs_path_folder(path);
     return cs_file_sync_folder(parent);
 }

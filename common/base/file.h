@@ -31,12 +31,16 @@ bool cs_file_exists(const char *path);
 CS_MUST_CHECK cs_status cs_file_read_all(const char *path, size_t max_bytes, cs_buffer *ret);
 /* A new file takes the name only once it is whole and durable: temporary file, fsync, rename, fsync of the folder. */
 CS_MUST_CHECK cs_status cs_file_write_atomic(const char *path, cs_bytes bytes, mode_t mode);
-/* Durable rename: fsyncs the folder of `to`, and of `from` where it differs. */
+/* Durable at `to`, whose folder is fsynced. After a power cut `from`, where its folder is another, may be there as
+ * well. */
 CS_MUST_CHECK cs_status cs_file_rename(const char *from, const char *to);
 /* CS_OK also when it was not there. */
 CS_MUST_CHECK cs_status cs_file_remove(const char *path);
 /* Makes missing parents too; durable. Existing is fine. */
 CS_MUST_CHECK cs_status cs_folder_make(const char *path, mode_t mode);
+/* One folder whose parent is there, durable once the caller has synced the parent: for many at once. Existing is fine.
+ */
+CS_MUST_CHECK cs_status cs_folder_make_unsynced(const char *path, mode_t mode);
 /* Removes the folder and everything in it, never following links. CS_OK when it was not there. */
 CS_MUST_CHECK cs_status cs_folder_remove(const char *path);
 /* Calls `visit` for each name but "." and ".." in byte order; stops at the first status that is not CS_OK and returns

@@ -91,6 +91,16 @@ static cs_status sweep_partial(void *self, const char *name)
     return status == CS_NOT_FOUND ? cs_file_remove(path) : status;
 }
 
+/* All at once, so that no blob has to wait for its folder to be durable. */
+static cs_status make_hash_folders(const char *folder)
+{
+    for (unsigned first = 0; first < 256; first++) {
+        CS_AUTO(cs_string) path = cs_format("%s/%02x", folder, first);
+        CS_TRY(cs_folder_make_unsynced(path, 0700));
+    }
+    return cs_file_sync_folder(folder);
+}
+
 cs_status cs_blobs_open(const char *folder, cs_blobs **ret)
 {
     CS_AUTO_PTR(cs_blobs) blobs = cs_alloc(sizeof *blobs);
@@ -99,6 +109,7 @@ cs_status cs_blobs_open(const char *folder, cs_blobs **ret)
     blobs->partial_folder = cs_path_join(folder, PARTIAL_FOLDER);
     blobs->opened_ms = cs_clock_monotonic_ms();
     CS_TRY(cs_folder_make(blobs->partial_folder, 0700));
+    CS_TRY(make_hash_folders(folder));
     CS_TRY(cs_folder_list(blobs->partial_folder, sweep_partial, blobs));
     *ret = CS_TAKE(blobs);
     return CS_OK;
@@ -173,9 +184,6 @@ cs_status cs_blobs_sync_name(cs_blobs *blobs, const cs_hash *hash)
 cs_status cs_blobs_install(cs_blobs *blobs, const char *path, const cs_hash *hash)
 {
     CS_AUTO(cs_string) target = cs_blobs_path(blobs, hash);
-    CS_AUTO(cs_string) folder = folder_of(blobs, hash);
-    if (!cs_file_exists(folder))
-        CS_TRY(cs_folder_make(folder, 0700));
     CS_FAILPOINT("blobs.rename");
     /* First the note, then the name: collect must never see one without the other. */
     pthread_mutex_lock(&blobs->lists_mutex);

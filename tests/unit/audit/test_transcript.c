@@ -438,6 +438,35 @@ static void an_append_that_failed_can_be_repeated_on_the_same_transcript(void **
     assert_int_equal(size_of(transcript), 3);
 }
 
+static void several_records_are_all_appended_in_order_or_none(void **state)
+{
+    const place *here = *state;
+    CS_AUTO_PTR(cs_transcript) transcript = open_at(here);
+    assert_ok(cs_transcript_append_once(transcript, "kind", "b", text("")));
+    const cs_record records[] = {{"kind", "a", text("{\"n\":1}")},
+                                 {"kind", "b", text("{\"n\":2}")}, /* stands there already */
+                                 {"kind", "a", text("{\"n\":3}")}, /* stands in this list already */
+                                 {"kind", "c", text("{\"n\":4}")}};
+
+    for (int k = 1; k <= 2; k++) { /* the write, the fsync */
+        struct faults faults = {k, 1, ENOSPC};
+        cs_file_set_fault(fail_some, &faults);
+        assert_status(cs_transcript_append_all(transcript, records, CS_COUNT(records)), CS_EXHAUSTED);
+        cs_file_set_fault(NULL, NULL);
+        assert_int_equal(size_of(transcript), 1);
+    }
+    assert_ok(cs_transcript_append_all(transcript, records, CS_COUNT(records)));
+    assert_ok(cs_transcript_append_all(transcript, records, CS_COUNT(records)));
+
+    assert_int_equal(size_of(transcript), 3);
+    cs_transcript_free(CS_TAKE(transcript));
+    transcript = open_at(here);
+    assert_int_equal(size_of(transcript), 3);
+    const cs_record bad[] = {{"kind", "d", text("")}, {"Not a kind", "e", text("")}};
+    assert_status(cs_transcript_append_all(transcript, bad, CS_COUNT(bad)), CS_INVALID);
+    assert_int_equal(size_of(transcript), 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -455,6 +484,7 @@ int main(void)
         PLACE_TEST(many_threads_append_whole_lines_and_each_key_once),
         PLACE_TEST(whichever_calls_fail_no_acknowledged_record_is_lost_and_none_stands_twice),
         PLACE_TEST(an_append_that_failed_can_be_repeated_on_the_same_transcript),
+        PLACE_TEST(several_records_are_all_appended_in_order_or_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
