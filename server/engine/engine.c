@@ -97,6 +97,15 @@ bool engine_is_connected(cs_engine *engine, const char *site)
     return engine_session(engine, site) != NULL;
 }
 
+int64_t engine_left_at_ms(cs_engine *engine, const char *site)
+{
+    for (size_t i = 0; i < engine->sessions_count; i++) {
+        if (strcmp(engine->sessions[i].site, site) == 0)
+            return engine->sessions[i].left_at_ms;
+    }
+    return engine->started_at_ms;
+}
+
 static struct session *new_session(cs_engine *engine, const char *site)
 {
     /* The place of the site's last session, or a new one: as many as there are sites. */
@@ -114,6 +123,7 @@ static struct session *new_session(cs_engine *engine, const char *site)
 static void end_session(struct session *session)
 {
     session->number = 0;
+    session->left_at_ms = cs_clock_monotonic_ms();
     cs_free(session->software);
     cs_free(session->confinement);
     session->software = NULL;
@@ -446,6 +456,32 @@ static void give_up(cs_engine *engine, const char *what, const char *name)
     engine->has_failed = true;
 }
 
+/* ---- time ---- */
+
+static void save_remaining(cs_engine *engine, int64_t now_ms)
+{
+    engine->save_at_ms = now_ms + SAVE_REMAINING_MS;
+    for (struct job *job = engine->jobs; job; job = job->next) {
+        if (job_save_remaining(engine, job, now_ms) != CS_OK)
+            return give_up(engine, "a deadline was not saved", job->row.name);
+    }
+}
+
+static void tick(cs_engine *engine)
+{
+    const int64_t now_ms = cs_clock_monotonic_ms();
+    if (engine->reload_at_ms > 0 && now_ms >= engine->reload_at_ms)
+        reload(engine);
+    if (engine->outbox_retry_at_ms > 0 && now_ms >= engine->outbox_retry_at_ms)
+        engine->outbox_written = true;
+    for (struct job *job = engine->jobs; job; job = job->next) {
+        if (job->row.outcome == 0 && job_tick(engine, job, now_ms) != CS_OK)
+            give_up(engine, "a job could not go on", job->row.name);
+    }
+    if (now_ms >= engine->save_at_ms)
+        save_remaining(engine, now_ms);
+}
+
 /* ---- what is taken from the mailbox ---- */
 
 static void tell_ended(cs_engine *engine, const char *site)
@@ -567,7 +603,8 @@ static void handle_folded(cs_engine *engine, const struct folded *folded)
 
 static void handle_work(cs_engine *engine, const struct posted *posted)
 {
-    settle(engine); /* work may have transactions of its own */
+    tick(engine);   /* work sees what time has done */
+    settle(engine); /* and may have transactions of its own */
     const cs_status status = posted->work(posted->argument, engine->store);
     add_done(engine, posted, status);
     if (status != CS_OK && engine->in_transaction)
@@ -604,32 +641,6 @@ static void handle(cs_engine *engine, struct posted *posted)
     posted_free(posted);
 }
 
-/* ---- time ---- */
-
-static void save_remaining(cs_engine *engine, int64_t now_ms)
-{
-    engine->save_at_ms = now_ms + SAVE_REMAINING_MS;
-    for (struct job *job = engine->jobs; job; job = job->next) {
-        if (job_save_remaining(engine, job, now_ms) != CS_OK)
-            return give_up(engine, "a deadline was not saved", job->row.name);
-    }
-}
-
-static void tick(cs_engine *engine)
-{
-    const int64_t now_ms = cs_clock_monotonic_ms();
-    if (engine->reload_at_ms > 0 && now_ms >= engine->reload_at_ms)
-        reload(engine);
-    if (engine->outbox_retry_at_ms > 0 && now_ms >= engine->outbox_retry_at_ms)
-        engine->outbox_written = true;
-    for (struct job *job = engine->jobs; job; job = job->next) {
-        if (job->row.outcome == 0 && job_tick(engine, job, now_ms) != CS_OK)
-            give_up(engine, "a job could not go on", job->row.name);
-    }
-    if (now_ms >= engine->save_at_ms)
-        save_remaining(engine, now_ms);
-}
-
 static int64_t sooner(int64_t a, int64_t b)
 {
     return b > 0 && b < a ? b : a;
@@ -642,7 +653,7 @@ static int64_t wake_ms(cs_engine *engine)
     wake = sooner(wake, engine->reload_at_ms);
     wake = sooner(wake, engine->outbox_retry_at_ms);
     for (struct job *job = engine->jobs; job; job = job->next) {
-        wake = CS_MIN(wake, job_wake_ms(job, now_ms));
+        wake = CS_MIN(wake, CS_MAX(job_wake_ms(engine, job, now_ms), (int64_t)0));
         if (job->row.remaining_ms != CS_JOB_NO_DEADLINE)
             wake = sooner(wake, CS_MAX(engine->save_at_ms, (int64_t)1));
         if (job->has_progress)
@@ -703,6 +714,7 @@ static cs_engine *engine_new(const cs_engine_config *config)
     engine->config = *config;
     engine->mailbox = cs_mailbox_new(MAILBOX_CAPACITY);
     engine->access = access_new();
+    engine->started_at_ms = cs_clock_monotonic_ms();
     engine->acks_end = &engine->acks;
     engine->dones_end = &engine->dones;
     engine->outbox_written = true; /* what a crash kept from the transcript */

@@ -76,6 +76,27 @@ static cs_status check(struct folds *folds, const struct work *work)
     return work->mode->check(&task, output);
 }
 
+/* Sentences about files name them as they are known outside of this machine. */
+static void rename_in(char *text, const char *path, const char *name)
+{
+    char *at = path ? strstr(text, path) : NULL;
+    if (!at || strlen(name) > strlen(path))
+        return;
+    memcpy(at, name, strlen(name));
+    memmove(at + strlen(name), at + strlen(path), strlen(at + strlen(path)) + 1);
+}
+
+static void clean_error(struct folds *folds, const struct work *work, char *out, size_t size)
+{
+    cs_blobs *blobs = folds->engine->config.blobs;
+    CS_AUTO(cs_string) text = cs_strdup(cs_error_text());
+    CS_AUTO(cs_string) model = work->has_model ? cs_blobs_path(blobs, &work->model) : NULL;
+    CS_AUTO(cs_string) output = cs_blobs_path(blobs, &work->output);
+    rename_in(text, output, work->phase->output);
+    rename_in(text, model, CS_BLOB_MODEL);
+    door_clean_text(out, size, text);
+}
+
 static void run_check(struct folds *folds, const struct work *work)
 {
     struct checked *checked = cs_alloc(sizeof(*checked));
@@ -84,7 +105,7 @@ static void run_check(struct folds *folds, const struct work *work)
     memcpy(checked->site, work->site, sizeof(checked->site));
     checked->status = check(folds, work);
     if (checked->status != CS_OK)
-        door_clean_text(checked->error, sizeof(checked->error), cs_error_text());
+        clean_error(folds, work, checked->error, sizeof(checked->error));
     engine_post_result(folds->engine, POSTED_CHECKED, checked);
 }
 

@@ -62,6 +62,7 @@ struct job {
     struct task *tasks; /* of the open phase, in the mode's order */
     size_t tasks_count;
     int64_t deadline_at_ms; /* monotonic; meaningful while row.remaining_ms >= 0 */
+    int64_t look_at_ms;     /* when a paused job looks again whether it can go on */
     bool is_folding;        /* the aggregation thread has the fold */
     cs_status fold_status;  /* of the last one */
     bool was_loaded;        /* still in the phase in which the process found it: see access.h */
@@ -95,7 +96,7 @@ void job_effects(cs_engine *engine, struct job *job);
 /* Offers and open tasks go to this session again. */
 void job_site_attended(cs_engine *engine, struct job *job, const char *site);
 CS_MUST_CHECK cs_status job_tick(cs_engine *engine, struct job *job, int64_t now_ms);
-int64_t job_wake_ms(const struct job *job, int64_t now_ms);
+int64_t job_wake_ms(cs_engine *engine, const struct job *job, int64_t now_ms);
 /* Writes the rest of the running deadline. */
 CS_MUST_CHECK cs_status job_save_remaining(cs_engine *engine, struct job *job, int64_t now_ms);
 CS_MUST_CHECK cs_status job_new(cs_engine *engine, cs_bytes plan, const char *source, struct job **ret);
@@ -213,9 +214,12 @@ struct session {
     uint64_t features;
     char *software;
     char *confinement;
+    int64_t left_at_ms; /* monotonic */
 };
 struct session *engine_session(cs_engine *engine, const char *site);
 bool engine_is_connected(cs_engine *engine, const char *site);
+/* When the site left; for one that was not here yet, when this process started: it may be on its way back. */
+int64_t engine_left_at_ms(cs_engine *engine, const char *site);
 
 enum posted_kind {
     POSTED_ATTENDED,
@@ -251,6 +255,7 @@ struct cs_engine {
     bool wants_collect;
     bool is_collecting;
     int64_t save_at_ms;
+    int64_t started_at_ms; /* monotonic */
 
     int64_t outbox_appended; /* rows up to here are in the transcript */
     int64_t outbox_removed;

@@ -13,6 +13,9 @@
 
 /* A paused job looks this often whether what it waits for is there again. */
 #define PAUSED_LOOK_MS 2000
+/* A site that was here a moment ago (its agent or this process was restarted) is waited for before a round opens
+ * without it; never for longer than the plan waits for a phase. */
+#define RETURN_GRACE_MS (20 * 1000)
 /* "job-2", "job-3" … for plans of the same name. */
 #define NAME_TRIES_MAX 100000
 
@@ -80,6 +83,14 @@ static bool is_present(cs_engine *engine, const struct member *member)
     return has_approved(member) && engine_is_connected(engine, member->row.site);
 }
 
+static int64_t awaited_until_ms(cs_engine *engine, const struct job *job, const struct member *member)
+{
+    if (!has_approved(member) || engine_is_connected(engine, member->row.site))
+        return 0;
+    return engine_left_at_ms(engine, member->row.site) +
+           CS_MIN((int64_t)RETURN_GRACE_MS, plan_of(job)->sites.deadline_ms);
+}
+
 /* ---- facts ---- */
 
 const cs_phase *job_phase(const struct job *job)
@@ -113,6 +124,11 @@ static unsigned facts_of_members(cs_engine *engine, const struct job *job)
             facts &= ~(unsigned)FACT_PRESENT;
         if (member->is_required && is_out(member))
             facts |= FACT_HOPELESS;
+    }
+    const int64_t now_ms = cs_clock_monotonic_ms();
+    for (size_t i = 0; i < job->members_count; i++) {
+        if (awaited_until_ms(engine, job, &job->members[i]) > now_ms)
+            facts |= FACT_AWAITED;
     }
     const size_t minimum = plan_of(job)->sites.minimum;
     if (approved < minimum)
@@ -531,6 +547,7 @@ static cs_status finish_job(cs_engine *engine, struct job *job)
 static void enter_pause(cs_engine *engine, struct job *job, enum round_event event, const char *reason)
 {
     job->row.paused_in = job->row.state;
+    job->look_at_ms = cs_clock_monotonic_ms() + PAUSED_LOOK_MS;
     stop_deadline(job);
     job->is_folding = false;
     CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
@@ -927,8 +944,11 @@ cs_status job_tick(cs_engine *engine, struct job *job, int64_t now_ms)
         if (task->is_checking && task->recheck_at_ms > 0 && now_ms >= task->recheck_at_ms)
             door_check(engine, job, task);
     }
-    if (job->row.state == ROUND_PAUSED)
-        return job_step(engine, job, EVENT_LOOK, NULL);
+    const bool looks_again = job->row.state == ROUND_PAUSED && now_ms >= job->look_at_ms;
+    if (looks_again)
+        job->look_at_ms = now_ms + PAUSED_LOOK_MS;
+    if (looks_again || job->row.state == ROUND_IDLE)
+        CS_TRY(job_step(engine, job, EVENT_LOOK, NULL));
     /* A result that is being looked at came in time. */
     if (job->row.remaining_ms == CS_JOB_NO_DEADLINE || now_ms < job->deadline_at_ms || is_checking(job))
         return CS_OK;
@@ -936,11 +956,16 @@ cs_status job_tick(cs_engine *engine, struct job *job, int64_t now_ms)
     return job_step(engine, job, EVENT_DEADLINE, NULL);
 }
 
-int64_t job_wake_ms(const struct job *job, int64_t now_ms)
+int64_t job_wake_ms(cs_engine *engine, const struct job *job, int64_t now_ms)
 {
     if (job->row.state == ROUND_PAUSED)
-        return now_ms + PAUSED_LOOK_MS;
+        return job->look_at_ms;
     int64_t wake_ms = INT64_MAX;
+    for (size_t i = 0; i < job->members_count && job->row.state == ROUND_IDLE; i++) {
+        const int64_t until_ms = awaited_until_ms(engine, job, &job->members[i]);
+        if (until_ms > now_ms)
+            wake_ms = CS_MIN(wake_ms, until_ms);
+    }
     for (size_t i = 0; i < job->tasks_count; i++) {
         if (job->tasks[i].is_checking && job->tasks[i].recheck_at_ms > 0)
             wake_ms = CS_MIN(wake_ms, job->tasks[i].recheck_at_ms);

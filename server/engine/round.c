@@ -46,7 +46,7 @@ static const struct cell table[ROUND_STATES][ROUND_EVENTS] =
             {
                 [EVENT_LOOK] =
                     RULES(WHEN(FACT_HOPELESS, 0, ROUND_FAILED, DO_FAIL), WHEN(0, FACT_ROOM, ROUND_PAUSED, DO_PAUSE),
-                          WHEN(FACT_PRESENT, 0, ROUND_COLLECTING, DO_OPEN)),
+                          WHEN(FACT_PRESENT, FACT_AWAITED, ROUND_COLLECTING, DO_OPEN)),
                 [EVENT_DEADLINE] = RULES(WHEN(FACT_HOPELESS, 0, ROUND_FAILED, DO_FAIL),
                                          WHEN(FACT_PRESENT | FACT_ROOM, 0, ROUND_COLLECTING, DO_OPEN),
                                          WHEN(0, 0, ROUND_PAUSED, DO_PAUSE)),

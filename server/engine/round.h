@@ -44,7 +44,8 @@ enum round_fact {
     FACT_ROOM = 1 << 9,     /* on the disk, above the reserve */
     FACT_IN_FOLD = 1 << 10, /* it was paused while folding */
     FACT_FIXED = 1 << 11,   /* what it was paused for is there again */
-    ROUND_FACTS = 12
+    FACT_AWAITED = 1 << 12, /* an approved site left a moment ago and is likely to be back */
+    ROUND_FACTS = 13
 };
 
 enum round_action {

@@ -1,0 +1,267 @@
+/* Nothing is lost: restarts after every message, transactions that fail, folds that fail, full disks, deadlines over a
+ * restart. The final model is always the one of the undisturbed run. */
+#include "tests/unit/engine/world.h"
+
+#include <errno.h>
+
+/* A deadline that no number of repetitions reaches. */
+#define PATIENT    "sites: {invite: all, minimum: 3, approval: 30d, deadline: 7d}\n"
+#define MINUTES(n) ((int64_t)(n)*60 * 1000)
+
+static cs_hash undisturbed(place *place, const char *plan, size_t *ret_messages)
+{
+    CS_AUTO(cs_string) folder = cs_path_join(place->folder, "undisturbed");
+    CS_AUTO(cs_string) file = cs_path_join(folder, "file");
+    assert_ok(cs_folder_make(folder, 0700));
+    struct place inner = {.folder = folder, .path = file};
+    world *world = world_new(&inner, 3);
+    world_attend_all(world);
+    world_submit_ok(world, plan);
+    assert_true(world_serve(world, SIZE_MAX));
+    cs_hash hash;
+    assert_ok(world_model(world, "demo", "last", &hash));
+    *ret_messages = world->handled;
+    world_free(world);
+    return hash;
+}
+
+static void assert_same_end(world *world, const cs_hash *expected)
+{
+    cs_hash hash;
+    assert_ok(world_model(world, "demo", "last", &hash));
+    assert_true(cs_hash_equal(&hash, expected));
+    assert_int_equal(world_state(world, "demo"), CONSILIUM__V1__JOB_STATE__JOB_COMPLETE);
+    world_settle(world);
+    /* initialize, 3 × statistics, 2 × 3 × train, 3 × evaluate: each once, however often it was said. */
+    assert_int_equal(world_records(world, "result_accepted"), 13);
+    assert_int_equal(world_records(world, "model_folded"), 5);
+    assert_int_equal(world_records(world, "job_ended"), 1);
+}
+
+static void a_restart_after_any_message_ends_with_the_same_model(void **state)
+{
+    place *here = *state;
+    CS_AUTO(cs_string) plan = world_plan(PLAN_SITES, "federated", 2, PLAN_RETAINS);
+    size_t messages = 0;
+    const cs_hash expected = undisturbed(here, plan, &messages);
+    assert_true(messages > 20);
+
+    for (size_t stop = 0; stop < messages; stop++) {
+        CS_AUTO(cs_string) folder = cs_format("%s/%zu", here->folder, stop);
+        CS_AUTO(cs_string) file = cs_path_join(folder, "file");
+        assert_ok(cs_folder_make(folder, 0700));
+        struct place inner = {.folder = folder, .path = file};
+        world *world = world_new(&inner, 3);
+        world_attend_all(world);
+        world_submit_ok(world, plan);
+        bool has_ended = world_serve(world, stop);
+        world_restart(world);
+        world_attend_all(world);
+        if (!has_ended)
+            assert_true(world_serve(world, SIZE_MAX));
+        assert_same_end(world, &expected);
+        world_free(world);
+        assert_ok(cs_folder_remove(folder));
+    }
+}
+
+static void many_restarts_end_with_the_same_model(void **state)
+{
+    place *here = *state;
+    CS_AUTO(cs_string) plan = world_plan(PLAN_SITES, "federated", 2, PLAN_RETAINS);
+    size_t messages = 0;
+    const cs_hash expected = undisturbed(here, plan, &messages);
+    world *world = world_new(here, 3);
+    world_submit_ok(world, plan);
+
+    /* Every life of the process hears four messages: enough to get on, as each repeats what was lost. */
+    bool has_ended = false;
+    for (int lives = 0; lives < 200 && !has_ended; lives++) {
+        world_attend_all(world);
+        has_ended = world_serve(world, 4);
+        world_settle(world);
+        if (!has_ended)
+            world_restart(world);
+    }
+
+    assert_true(has_ended);
+    assert_same_end(world, &expected);
+    world_free(world);
+}
+
+#ifdef CS_WITH_FAILPOINTS
+
+/* Whatever fails inside a transaction: nothing of it counts, and what was lost is said again. */
+static void run_with_failpoint(place *here, const char *plan, const char *failpoint, int at, const cs_hash *expected)
+{
+    CS_AUTO(cs_string) folder = cs_format("%s/%s-%d", here->folder, failpoint, at);
+    CS_AUTO(cs_string) file = cs_path_join(folder, "file");
+    CS_AUTO(cs_string) fault = cs_format("%s=error@%d", failpoint, at);
+    assert_ok(cs_folder_make(folder, 0700));
+    struct place inner = {.folder = folder, .path = file};
+    world *world = world_new(&inner, 3);
+    world_submit_ok(world, plan);
+    assert_ok(cs_failpoint_configure(fault));
+    world_attend_all(world);
+
+    /* A check that failed on this machine is made again after a while; so is a transcript that could not be
+     * written. */
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(0);
+    while (world_describe(world, "demo", arena)->finished_ms == 0) {
+        if (world_state(world, "demo") == CONSILIUM__V1__JOB_STATE__JOB_PAUSED)
+            assert_ok(world_resume(world, "demo"));
+        else if (world_has_mail(world))
+            world_serve(world, 1);
+        else
+            world_advance(world, 1000);
+        cs_arena_reset(arena);
+    }
+    assert_ok(cs_failpoint_configure(NULL));
+    world_advance(world, 2000);
+    assert_same_end(world, expected);
+    world_free(world);
+    assert_ok(cs_folder_remove(folder));
+}
+
+static void a_failure_at_any_failpoint_ends_with_the_same_model(void **state)
+{
+    place *here = *state;
+    static const char *const failpoints[] = {
+        "engine.commit",         "engine.entered", "engine.task_state",   "engine.result", "engine.round_opened",
+        "engine.phase_finished", "engine.check",   "engine.round_closed", "engine.fold",   "engine.decision",
+        "engine.fold_written",   "engine.record",  "engine.committed",    "engine.collect"};
+    CS_AUTO(cs_string) plan = world_plan(PATIENT, "federated", 2, PLAN_RETAINS);
+    size_t messages = 0;
+    const cs_hash expected = undisturbed(here, plan, &messages);
+
+    for (size_t i = 0; i < CS_COUNT(failpoints); i++) {
+        for (int at = 1; at <= 9; at += 4)
+            run_with_failpoint(here, plan, failpoints[i], at, &expected);
+    }
+}
+
+#endif
+
+/* ---- one world each ---- */
+
+static void a_deadline_goes_on_after_a_restart_where_it_was(void **state)
+{
+    world *world = *state;
+    CS_AUTO(cs_string) plan = world_plan(PLAN_SITES, "site", 1, PLAN_RETAINS);
+    struct site *a = world_site(world, "a");
+    world_attend_all(world);
+    world_submit_ok(world, plan);
+    for (size_t i = 0; i < 3; i++)
+        world_approve(&world->sites[i]);
+    received_free(world_await_task(a, 0, "initialize"));
+
+    world_advance(world, MINUTES(6));
+    world_restart(world);
+    world_attend(world, a);
+    received *task = world_await_task(a, 0, "initialize");
+
+    assert_int_equal(task->message->task->remaining_ms, MINUTES(4));
+    received_free(task);
+}
+
+static void below_the_disk_reserve_no_round_opens_until_there_is_room(void **state)
+{
+    world *world = *state;
+    CS_AUTO(cs_string) plan = world_plan(PLAN_SITES, "site", 1, PLAN_RETAINS);
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(0);
+    world_attend_all(world);
+    world_settle(world);
+    world->server.disk_reserve_bytes = UINT64_MAX;
+    world_submit_ok(world, plan);
+    for (size_t i = 0; i < 3; i++)
+        world_approve(&world->sites[i]);
+
+    const Consilium__V1__JobStatus *status = world_describe(world, "demo", arena);
+    assert_int_equal(status->state, CONSILIUM__V1__JOB_STATE__JOB_PAUSED);
+    assert_int_equal(strncmp(status->reason, "disk", 4), 0);
+    assert_status(world_submit(world, "plan: x\n"), CS_INVALID);
+
+    world_settle(world);
+    world->server.disk_reserve_bytes = 0;
+    world_advance(world, 2000);
+    assert_true(world_serve(world, SIZE_MAX));
+    assert_int_equal(world_state(world, "demo"), CONSILIUM__V1__JOB_STATE__JOB_COMPLETE);
+}
+
+#ifdef CS_WITH_FAILPOINTS
+static void a_fold_that_fails_pauses_the_job_and_resume_goes_on(void **state)
+{
+    world *world = *state;
+    CS_AUTO(cs_string) plan = world_plan(PLAN_SITES, "site", 1, PLAN_RETAINS);
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(0);
+    world_attend_all(world);
+    assert_ok(cs_failpoint_configure("engine.fold=error@1"));
+    world_submit_ok(world, plan);
+    assert_status(world_resume(world, "demo"), CS_STATE);
+    while (world_state(world, "demo") != CONSILIUM__V1__JOB_STATE__JOB_PAUSED) {
+        if (world_has_mail(world))
+            world_serve(world, 1);
+    }
+
+    world_advance(world, 5000);
+    const Consilium__V1__JobStatus *status = world_describe(world, "demo", arena);
+    assert_int_equal(status->state, CONSILIUM__V1__JOB_STATE__JOB_PAUSED);
+    assert_non_null(strstr(status->reason, "the fold of round 0 failed: failpoint engine.fold"));
+    assert_ok(world_resume(world, "demo"));
+
+    assert_true(world_serve(world, SIZE_MAX));
+    assert_int_equal(world_state(world, "demo"), CONSILIUM__V1__JOB_STATE__JOB_COMPLETE);
+}
+#endif
+
+static int fail_writes(void *self, const char *operation, const char *path)
+{
+    (void)self;
+    /* What folds write, and nothing of what the blobs and the transcript do. */
+    return strstr(path, "/tasks/") && strstr(operation, "write") ? ENOSPC : 0;
+}
+
+static void a_full_disk_under_a_fold_pauses_the_job_and_room_resumes_it(void **state)
+{
+    world *world = *state;
+    CS_AUTO(cs_string) plan = world_plan(PLAN_SITES, "site", 1, PLAN_RETAINS);
+    world_attend_all(world);
+    world_submit_ok(world, plan);
+    cs_file_set_fault(fail_writes, NULL);
+    while (world_state(world, "demo") != CONSILIUM__V1__JOB_STATE__JOB_PAUSED) {
+        if (world_has_mail(world))
+            world_serve(world, 1);
+    }
+
+    cs_file_set_fault(NULL, NULL);
+    world_advance(world, 2000);
+
+    assert_true(world_serve(world, SIZE_MAX));
+    assert_int_equal(world_state(world, "demo"), CONSILIUM__V1__JOB_STATE__JOB_COMPLETE);
+}
+
+static void work_gives_its_status_and_sentence_to_whoever_waits(void **state)
+{
+    world *world = *state;
+    assert_status(world_cancel(world, "nobody"), CS_NOT_FOUND);
+    assert_error_says("there is no job 'nobody'; no job was ever submitted");
+}
+
+#define PLACE(function) cmocka_unit_test_setup_teardown(function, place_make, place_remove)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        PLACE(a_restart_after_any_message_ends_with_the_same_model),
+        PLACE(many_restarts_end_with_the_same_model),
+#ifdef CS_WITH_FAILPOINTS
+        PLACE(a_failure_at_any_failpoint_ends_with_the_same_model),
+        WORLD_TEST(a_fold_that_fails_pauses_the_job_and_resume_goes_on),
+#endif
+        WORLD_TEST(a_deadline_goes_on_after_a_restart_where_it_was),
+        WORLD_TEST(below_the_disk_reserve_no_round_opens_until_there_is_room),
+        WORLD_TEST(a_full_disk_under_a_fold_pauses_the_job_and_room_resumes_it),
+        WORLD_TEST(work_gives_its_status_and_sentence_to_whoever_waits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
