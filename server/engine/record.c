@@ -218,15 +218,17 @@ cs_status record_flush(cs_engine *engine)
     cs_outbox_row *rows = NULL;
     size_t count = 0;
     CS_TRY(cs_outbox_after(engine->store, engine->outbox_appended, &rows, &count));
-    cs_status status = CS_OK;
-    for (size_t i = 0; i < count && status == CS_OK; i++) {
-        status = cs_failpoint("engine.record");
-        if (status == CS_OK)
-            status = cs_transcript_append_once(engine->config.transcript, cs_buffer_text(&rows[i].kind),
-                                               cs_buffer_text(&rows[i].key), cs_buffer_view(&rows[i].fields));
-        if (status == CS_OK)
-            engine->outbox_appended = rows[i].id;
-    }
+    cs_record *records = cs_alloc_array(count + 1, sizeof *records);
+    for (size_t i = 0; i < count; i++)
+        records[i] = (cs_record){.kind = cs_buffer_text(&rows[i].kind),
+                                 .key = cs_buffer_text(&rows[i].key),
+                                 .fields = cs_buffer_view(&rows[i].fields)};
+    cs_status status = cs_failpoint("engine.record");
+    if (status == CS_OK)
+        status = cs_transcript_append_all(engine->config.transcript, records, count);
+    if (status == CS_OK && count > 0)
+        engine->outbox_appended = rows[count - 1].id;
+    cs_free(records);
     cs_outbox_rows_free(rows, count);
     return status;
 }
