@@ -53,6 +53,28 @@ static cs_status withdraw(cs_engine *engine, struct job *job, const char *site)
     return CS_OK;
 }
 
+static cs_status take_decision(cs_engine *engine, struct job *job, struct member *member,
+                               const Consilium__V1__PlanDecision *decision, const char *reason)
+{
+    CS_TRY(engine_begin(engine));
+    const bool had_approved = member->row.decision == CONSILIUM__V1__DECISION__DECISION_APPROVED;
+    member->row.decision = (int)decision->decision;
+    member->row.decisions++;
+    snprintf(member->row.reason, sizeof(member->row.reason), "%s", reason);
+    job->has_changed = true;
+    CS_TRY(cs_jobs_member_put(engine->store, job->row.id, &member->row));
+    CS_TRY(record_decision(engine, job, &member->row, cs_wire_bytes(decision->signature)));
+    CS_FAILPOINT("engine.decision");
+    const bool is_approval = decision->decision == CONSILIUM__V1__DECISION__DECISION_APPROVED;
+    cs_log(CS_LOG_INFO, "engine", "plan decided", CS_S("job", job->row.name), CS_S("site", member->row.site),
+           CS_S("decision", is_approval    ? "approved"
+                            : had_approved ? "withdrawn"
+                                           : "refused"));
+    if (had_approved)
+        CS_TRY(withdraw(engine, job, member->row.site));
+    return job->row.outcome == 0 ? job_step(engine, job, EVENT_LOOK, NULL) : CS_OK;
+}
+
 static cs_status door_decision(cs_engine *engine, const char *site, const Consilium__V1__PlanDecision *decision)
 {
     struct job *job = job_find(engine, decision->job);
@@ -84,21 +106,7 @@ static cs_status door_decision(cs_engine *engine, const char *site, const Consil
     }
     if (member->row.decision == (int)decision->decision)
         return CS_OK; /* said again */
-
-    CS_TRY(engine_begin(engine));
-    const bool had_approved = member->row.decision == CONSILIUM__V1__DECISION__DECISION_APPROVED;
-    member->row.decision = (int)decision->decision;
-    member->row.decisions++;
-    memcpy(member->row.reason, reason, sizeof(reason));
-    job->has_changed = true;
-    CS_TRY(cs_jobs_member_put(engine->store, job->row.id, &member->row));
-    CS_TRY(record_decision(engine, job, &member->row, cs_wire_bytes(decision->signature)));
-    CS_FAILPOINT("engine.decision");
-    cs_log(CS_LOG_INFO, "engine", had_approved ? "approval withdrawn" : "plan decided", CS_S("job", job->row.name),
-           CS_S("site", site), CS_I("approved", !had_approved && member->row.decision == 1));
-    if (had_approved)
-        CS_TRY(withdraw(engine, job, site));
-    return job->row.outcome == 0 ? job_step(engine, job, EVENT_LOOK, NULL) : CS_OK;
+    return take_decision(engine, job, member, decision, reason);
 }
 
 /* ---- progress and state ---- */

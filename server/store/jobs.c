@@ -31,9 +31,9 @@ const char cs_store_jobs_v1[] =
 /* ---- rows of any type into a growing array ---- */
 static void *push_row(void *rows, size_t *count, size_t row_bytes)
 {
-    /* Doubles at powers of two; the zeroed tail is the new row. */
-    if ((*count & (*count - 1)) == 0 || *count == 0)
-        rows = cs_realloc(rows, (*count == 0 ? 1 : 2 * *count) * row_bytes);
+    /* Doubles at powers of two, of which 0 is one here: no capacity has to be kept. */
+    if ((*count & (*count - 1)) == 0)
+        rows = cs_realloc(rows, CS_MAX(2 * *count, (size_t)1) * row_bytes);
     memset((uint8_t *)rows + *count * row_bytes, 0, row_bytes);
     (*count)++;
     return rows;

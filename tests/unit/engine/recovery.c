@@ -1,8 +1,12 @@
 /* Nothing is lost: restarts after every message, transactions that fail, folds that fail, full disks, deadlines over a
  * restart. The final model is always the one of the undisturbed run. */
+#include "server/store/jobs.h"
 #include "tests/unit/engine/world.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
 
 /* A deadline that no number of repetitions reaches. */
 #define PATIENT    "sites: {invite: all, minimum: 3, approval: 30d, deadline: 7d}\n"
@@ -91,6 +95,11 @@ static void many_restarts_end_with_the_same_model(void **state)
 
 #ifdef CS_WITH_FAILPOINTS
 
+static const char *const failpoints[] = {
+    "engine.commit",         "engine.entered", "engine.task_state",   "engine.result", "engine.round_opened",
+    "engine.phase_finished", "engine.check",   "engine.round_closed", "engine.fold",   "engine.decision",
+    "engine.fold_written",   "engine.record",  "engine.committed",    "engine.collect"};
+
 /* Whatever fails inside a transaction: nothing of it counts, and what was lost is said again. */
 static void run_with_failpoint(place *here, const char *plan, const char *failpoint, int at, const cs_hash *expected)
 {
@@ -126,10 +135,6 @@ static void run_with_failpoint(place *here, const char *plan, const char *failpo
 static void a_failure_at_any_failpoint_ends_with_the_same_model(void **state)
 {
     place *here = *state;
-    static const char *const failpoints[] = {
-        "engine.commit",         "engine.entered", "engine.task_state",   "engine.result", "engine.round_opened",
-        "engine.phase_finished", "engine.check",   "engine.round_closed", "engine.fold",   "engine.decision",
-        "engine.fold_written",   "engine.record",  "engine.committed",    "engine.collect"};
     CS_AUTO(cs_string) plan = world_plan(PATIENT, "federated", 2, PLAN_RETAINS);
     size_t messages = 0;
     const cs_hash expected = undisturbed(here, plan, &messages);
@@ -138,6 +143,88 @@ static void a_failure_at_any_failpoint_ends_with_the_same_model(void **state)
         for (int at = 1; at <= 9; at += 4)
             run_with_failpoint(here, plan, failpoints[i], at, &expected);
     }
+}
+
+/* ---- real kills: this program starts itself, and dies at a failpoint ---- */
+
+static const char *life_folder, *life_failpoint, *life_plan;
+
+static cs_status find_job(void *argument, cs_store *store)
+{
+    (void)argument;
+    cs_job_row row;
+    return cs_jobs_find(store, "demo", &row);
+}
+
+static void play_until_the_job_ends(world *world)
+{
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(0);
+    while (world_describe(world, "demo", arena)->finished_ms == 0) {
+        if (world_has_mail(world))
+            world_serve(world, 1);
+        else
+            world_advance(world, 1000);
+        cs_arena_reset(arena);
+    }
+    world_advance(world, 2000);
+}
+
+/* One life of the process: from wherever the last one ended. */
+static void a_life(void **state)
+{
+    (void)state;
+    CS_AUTO(cs_string) file = cs_path_join(life_folder, "file");
+    struct place inner = {.folder = (char *)(uintptr_t)life_folder, .path = file};
+    world *world = world_new(&inner, 3);
+    assert_ok(cs_failpoint_configure(life_failpoint));
+    if (cs_engine_run(world->engine, find_job, NULL) == CS_NOT_FOUND)
+        world_submit_ok(world, life_plan);
+    world_attend_all(world);
+    play_until_the_job_ends(world);
+    assert_ok(cs_failpoint_configure(NULL));
+    world_free(world);
+}
+
+static int live(const char *folder, const char *failpoint, const char *plan)
+{
+    char *const arguments[] = {(char *)"life", (char *)(uintptr_t)folder, (char *)(uintptr_t)failpoint,
+                               (char *)(uintptr_t)plan, NULL};
+    char *const environment[] = {NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    pid_t child = 0;
+    assert_int_equal(posix_spawn(&child, "/proc/self/exe", &actions, NULL, arguments, environment), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void a_kill_at_any_failpoint_ends_with_the_same_model(void **state)
+{
+    place *here = *state;
+    CS_AUTO(cs_string) plan = world_plan(PATIENT, "federated", 2, PLAN_RETAINS);
+    size_t messages = 0, kills = 0;
+    const cs_hash expected = undisturbed(here, plan, &messages);
+    for (size_t i = 0; i < CS_COUNT(failpoints); i++) {
+        CS_AUTO(cs_string) folder = cs_format("%s/kill-%s", here->folder, failpoints[i]);
+        CS_AUTO(cs_string) file = cs_path_join(folder, "file");
+        assert_ok(cs_folder_make(folder, 0700));
+        for (int at = 1; at <= 5; at += 2) {
+            CS_AUTO(cs_string) kill = cs_format("%s=kill@%d", failpoints[i], at);
+            const int status = live(folder, kill, plan);
+            kills += WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+        }
+        assert_int_equal(live(folder, "", plan), 0);
+        struct place inner = {.folder = folder, .path = file};
+        world *world = world_new(&inner, 3);
+        assert_same_end(world, &expected);
+        world_free(world);
+        assert_ok(cs_folder_remove(folder));
+    }
+    assert_true(kills >= CS_COUNT(failpoints));
 }
 
 #endif
@@ -249,13 +336,25 @@ static void work_gives_its_status_and_sentence_to_whoever_waits(void **state)
 
 #define PLACE(function) cmocka_unit_test_setup_teardown(function, place_make, place_remove)
 
-int main(void)
+int main(int argc, char **argv)
 {
+#ifdef CS_WITH_FAILPOINTS
+    if (argc == 4) {
+        const struct CMUnitTest life[] = {cmocka_unit_test(a_life)};
+        life_folder = argv[1];
+        life_failpoint = argv[2][0] ? argv[2] : NULL;
+        life_plan = argv[3];
+        return cmocka_run_group_tests(life, NULL, NULL);
+    }
+#endif
+    (void)argc;
+    (void)argv;
     const struct CMUnitTest tests[] = {
         PLACE(a_restart_after_any_message_ends_with_the_same_model),
         PLACE(many_restarts_end_with_the_same_model),
 #ifdef CS_WITH_FAILPOINTS
         PLACE(a_failure_at_any_failpoint_ends_with_the_same_model),
+        PLACE(a_kill_at_any_failpoint_ends_with_the_same_model),
         WORLD_TEST(a_fold_that_fails_pauses_the_job_and_resume_goes_on),
 #endif
         WORLD_TEST(a_deadline_goes_on_after_a_restart_where_it_was),
