@@ -93,6 +93,8 @@ struct cs_rpc_call {
 
 /* Asks the core for one more call on this queue and port; nothing once the server stops. */
 void cs_rpc_call_arm(struct queue *queue, struct endpoint *endpoint);
+/* Before a port is opened: room for connections, and what accept4 needs. */
+void cs_rpc_accept_prepare(void);
 /* Ends the queue's calls whose certificate has run out. */
 void cs_rpc_calls_expire(struct queue *queue);
 

@@ -222,6 +222,7 @@ static cs_status start_queues(cs_rpc_server *server)
 
 cs_status cs_rpc_server_start(const cs_rpc_server_config *config, cs_rpc_server **ret)
 {
+    cs_rpc_accept_prepare();
     cs_rpc_server *server = cs_alloc(sizeof *server);
     server->context = config->context;
     server->admit = config->admit;

@@ -2,7 +2,10 @@
  * taken. */
 #include "tests/unit/rpc/rig.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -310,6 +313,69 @@ static void the_environment_s_proxies_are_not_used(void **state)
     unsetenv("grpc_proxy");
 }
 
+#define STRANGERS 8
+
+static void connect_to(int fd, uint16_t port)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
+}
+
+/* Without a certificate, or even a byte: it costs them nothing. */
+static void strangers_that_take_every_descriptor_do_not_silence_the_port(void **state)
+{
+    rig *rig = *state;
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int strangers[STRANGERS];
+    for (size_t i = 0; i < STRANGERS; i++) {
+        strangers[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
+        assert_int_equal(setsockopt(strangers[i], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience), 0);
+    }
+    small = before;
+    small.rlim_cur = 256;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+    int fillers[256];
+    size_t count = 0;
+    while ((fillers[count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+        count++;
+    assert_int_equal(errno, EMFILE);
+
+    for (size_t i = 0; i < STRANGERS; i++) {
+        connect_to(strangers[i], cs_rpc_server_port(rig->server));
+        char byte;
+        assert_true(recv(strangers[i], &byte, 1, 0) == 0 || errno == ECONNRESET); /* turned away, at once */
+    }
+    for (size_t i = 0; i < count; i++)
+        close(fillers[i]);
+    CS_AUTO_PTR(cs_rpc_channel) channel = connect_as(rig, &rig->mercy);
+    must_be_ok(ask(channel, UNARY, 1, 0, NULL));
+
+    for (size_t i = 0; i < STRANGERS; i++)
+        close(strangers[i]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+static void connections_leave_half_of_the_descriptors_to_files(void **state)
+{
+    rig *rig = *state;
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int stranger = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    small = before;
+    small.rlim_cur = (rlim_t)stranger * 2; /* the next descriptor is of the upper half */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+
+    connect_to(stranger, cs_rpc_server_port(rig->server));
+    char byte;
+    assert_true(recv(stranger, &byte, 1, 0) == 0 || errno == ECONNRESET);
+
+    close(stranger);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 int main(void)
 {
     cs_rpc_start();
@@ -330,6 +396,8 @@ int main(void)
         rig_test(nothing_answers_is_said_as_such),
         rig_test(a_proxy_is_asked_for_the_coordinator_with_its_login),
         rig_test(the_environment_s_proxies_are_not_used),
+        rig_test(strangers_that_take_every_descriptor_do_not_silence_the_port),
+        rig_test(connections_leave_half_of_the_descriptors_to_files),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cs_rpc_stop();
