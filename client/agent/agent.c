@@ -118,10 +118,12 @@ bool agent_send(cs_agent *agent, const Consilium__V1__SiteMessage *message)
     return status == CS_OK;
 }
 
-void agent_record(cs_agent *agent, const char *kind, const char *key, const cs_buffer *fields)
+bool agent_record(cs_agent *agent, const char *kind, const char *key, const cs_buffer *fields)
 {
-    if (cs_transcript_append_once(agent->transcript, kind, key, cs_buffer_view(fields)) != CS_OK)
-        cs_log(CS_LOG_ERROR, "agent", "transcript not written", CS_S("kind", kind), CS_S("reason", cs_error_text()));
+    if (cs_transcript_append_once(agent->transcript, kind, key, cs_buffer_view(fields)) == CS_OK)
+        return true;
+    cs_log(CS_LOG_ERROR, "agent", "transcript not written", CS_S("kind", kind), CS_S("reason", cs_error_text()));
+    return false;
 }
 
 static void set_text(char **text, const char *value)
@@ -186,10 +188,19 @@ static void not_connected(cs_agent *agent, const char *reason)
     set_text(&agent->disconnected_reason, reason);
 }
 
+void agent_rest(cs_agent *agent, const char *reason)
+{
+    if (agent->current == NULL)
+        return;
+    not_connected(agent, reason);
+    agent->must_rest = true;
+    cs_session_stop(agent->current);
+}
+
 static void wait_to_connect(cs_agent *agent)
 {
     const int64_t wait_ms =
-        agent->is_sent_away ? CS_RETRY_CAP_MS : cs_backoff_ms(agent->attempts, CS_RETRY_BASE_MS, CS_RETRY_CAP_MS);
+        agent->must_rest ? CS_RETRY_CAP_MS : cs_backoff_ms(agent->attempts, CS_RETRY_BASE_MS, CS_RETRY_CAP_MS);
     agent->attempts++;
     agent->connect_at_ms = cs_clock_monotonic_ms() + wait_ms;
 }
@@ -203,7 +214,7 @@ static void connect_if_due(cs_agent *agent)
 {
     if (!wants_session(agent) || agent->connect_at_ms > cs_clock_monotonic_ms())
         return;
-    agent->is_sent_away = false;
+    agent->must_rest = false;
     wait_to_connect(agent); /* until the next attempt, should this one end */
     if (open_session(agent) != CS_OK && agent->current == NULL)
         not_connected(agent, cs_error_text());
@@ -235,7 +246,7 @@ static void session_up(cs_agent *agent, cs_session *session)
     agent->opening = NULL;
     agent->wants_new_session = false;
     agent->attempts = 0;
-    agent->is_sent_away = false;
+    agent->must_rest = false;
     agent->renewal_check_at_ms = 0;
     set_text(&agent->disconnected_reason, NULL);
     cs_log(CS_LOG_INFO, "agent", "connected", CS_S("site", agent->identity.site),
@@ -249,7 +260,7 @@ static void session_down(cs_agent *agent, cs_session *session, const char *reaso
 {
     if (session == agent->current) {
         agent->current = NULL;
-        if (agent->is_sent_away)
+        if (agent->must_rest)
             wait_to_connect(agent);
         else if (agent->opening == NULL && !agent->is_stopping)
             not_connected(agent, reason);
@@ -269,7 +280,7 @@ static void goodbye(cs_agent *agent, const cs_session *session, const Consilium_
         return; /* our own newer session takes over */
     CS_AUTO(cs_string) reason = cs_format("the coordinator ended the session: %.400s", goodbye->reason);
     not_connected(agent, reason);
-    agent->is_sent_away = !goodbye->may_reconnect;
+    agent->must_rest = !goodbye->may_reconnect;
 }
 
 static void receive(cs_agent *agent, const cs_session *session, const Consilium__V1__CoordinatorMessage *message)

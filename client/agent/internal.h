@@ -149,7 +149,7 @@ struct cs_agent {
     uint32_t attempts;
     int64_t connect_at_ms;
     char *disconnected_reason;
-    bool is_sent_away; /* by a Goodbye that asks not to come back at once */
+    bool must_rest; /* the longest back-off before the next connection */
 
     bool is_renewing;
     pthread_t renewal;
@@ -210,6 +210,10 @@ void text_for_coordinator(const char *sentence, char out[CS_REASON_MAX]);
 /* ---- agent.c ---- */
 /* False: no session, or it takes no more and is being replaced. */
 bool agent_send(cs_agent *agent, const Consilium__V1__SiteMessage *message);
-void agent_record(cs_agent *agent, const char *kind, const char *key, const cs_buffer *fields);
+/* Ends the session and waits the longest back-off before the next, in which the coordinator says everything again: for
+ * what could not be stored here now. */
+void agent_rest(cs_agent *agent, const char *reason);
+/* False: the transcript cannot be written, and what it would be about must not leave. */
+bool agent_record(cs_agent *agent, const char *kind, const char *key, const cs_buffer *fields);
 
 #endif

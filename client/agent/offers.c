@@ -34,8 +34,31 @@ static void sign_decision(const cs_agent *agent, const cs_job_record *job, uint8
     cs_sign(agent->identity.signing_key, cs_bytes_of_text(text), signature);
 }
 
+static bool record(cs_agent *agent, const cs_job_record *job)
+{
+    char hex[CS_HASH_HEX_BYTES];
+    cs_hash_hex(&job->plan, hex);
+    CS_AUTO(cs_string) key = cs_format("decision:%s:%s", job->job, decision_word(job->decision));
+    CS_AUTO(cs_buffer) fields = CS_BUFFER_EMPTY;
+    cs_json json = cs_json_to(&fields);
+    cs_json_object(&json, NULL);
+    cs_json_text(&json, "job", job->job);
+    cs_json_text(&json, "plan", job->plan_name);
+    cs_json_text(&json, "plan_sha256", hex);
+    cs_json_text(&json, "decision", decision_word(job->decision));
+    cs_json_text(&json, "reason", job->reason);
+    cs_json_end(&json, '}');
+    return agent_record(agent, "plan_decision", key, &fields);
+}
+
+/* Recorded first; said again as often as the coordinator asks. Without a session: said when there is one. */
 static void say(cs_agent *agent, const cs_job_record *job)
 {
+    const bool is_decided = job->decision != CONSILIUM__V1__DECISION__DECISION_PENDING;
+    if (is_decided && !record(agent, job)) {
+        agent_rest(agent, cs_error_text());
+        return;
+    }
     uint8_t signature[CS_SIGNATURE_BYTES];
     char reason[CS_REASON_MAX];
     text_shorten(job->reason, reason, sizeof(reason));
@@ -44,36 +67,20 @@ static void say(cs_agent *agent, const cs_job_record *job)
     decision.plan_sha256 = cs_wire_data(job->plan.bytes, sizeof(job->plan.bytes));
     decision.decision = job->decision;
     decision.reason = reason;
-    if (job->decision != CONSILIUM__V1__DECISION__DECISION_PENDING) {
+    if (is_decided) {
         sign_decision(agent, job, signature);
         decision.signature = cs_wire_data(signature, sizeof(signature));
     }
     Consilium__V1__SiteMessage message = CONSILIUM__V1__SITE_MESSAGE__INIT;
     message.body_case = CONSILIUM__V1__SITE_MESSAGE__BODY_DECISION;
     message.decision = &decision;
-    agent_send(agent, &message); /* without a session: said when there is one */
+    agent_send(agent, &message);
 }
 
-static void record_and_say(cs_agent *agent, const cs_job_record *job, const char *by)
+static void log_and_say(cs_agent *agent, const cs_job_record *job, const char *by)
 {
-    char hex[CS_HASH_HEX_BYTES];
-    cs_hash_hex(&job->plan, hex);
     cs_log(CS_LOG_INFO, "agent", "plan decided", CS_S("job", job->job), CS_S("plan", job->plan_name),
            CS_S("decision", decision_word(job->decision)), CS_S("by", by), CS_S("reason", job->reason));
-    if (job->decision != CONSILIUM__V1__DECISION__DECISION_PENDING) {
-        CS_AUTO(cs_string) key = cs_format("decision:%s:%s", job->job, decision_word(job->decision));
-        CS_AUTO(cs_buffer) fields = CS_BUFFER_EMPTY;
-        cs_json json = cs_json_to(&fields);
-        cs_json_object(&json, NULL);
-        cs_json_text(&json, "job", job->job);
-        cs_json_text(&json, "plan", job->plan_name);
-        cs_json_text(&json, "plan_sha256", hex);
-        cs_json_text(&json, "decision", decision_word(job->decision));
-        cs_json_text(&json, "by", by);
-        cs_json_text(&json, "reason", job->reason);
-        cs_json_end(&json, '}');
-        agent_record(agent, "plan_decision", key, &fields);
-    }
     say(agent, job);
 }
 
@@ -136,7 +143,7 @@ static void refuse_unstored(cs_agent *agent, const Consilium__V1__JobOffer *offe
                                .reason = reason,
                                .plan = *hash,
                                .decision = CONSILIUM__V1__DECISION__DECISION_REFUSED};
-    record_and_say(agent, &job, "policy");
+    log_and_say(agent, &job, "policy");
 }
 
 static cs_status receive_new(cs_agent *agent, const Consilium__V1__JobOffer *offer, const cs_hash *hash)
@@ -152,7 +159,7 @@ static cs_status receive_new(cs_agent *agent, const Consilium__V1__JobOffer *off
                                .sites_minimum = judgement.sites_minimum};
     CS_TRY(
         cs_records_add_job(agent->records, &job, cs_wire_bytes(offer->plan), judgement.uses_run, cs_clock_wall_ms()));
-    record_and_say(agent, &job, judgement.by);
+    log_and_say(agent, &job, judgement.by);
     return CS_OK;
 }
 
@@ -172,7 +179,7 @@ static cs_status receive_again(cs_agent *agent, const Consilium__V1__JobOffer *o
             CS_TRY(cs_records_decide(agent->records, job->job, judgement.decision, judgement.reason, runs));
             job->decision = judgement.decision;
             job->reason = judgement.reason;
-            record_and_say(agent, job, judgement.by);
+            log_and_say(agent, job, judgement.by);
             return CS_OK;
         }
     }
@@ -189,7 +196,8 @@ void offers_receive(cs_agent *agent, const Consilium__V1__JobOffer *offer)
         return;
     }
     cs_status status = check_offer(offer, &hash);
-    if (status == CS_OK) {
+    const bool is_sound = status == CS_OK;
+    if (is_sound) {
         CS_AUTO_PTR(cs_arena) arena = cs_arena_new(OFFER_ARENA_BYTES);
         cs_job_record job;
         status = cs_records_find_job(agent->records, offer->job, arena, &job);
@@ -201,9 +209,10 @@ void offers_receive(cs_agent *agent, const Consilium__V1__JobOffer *offer)
     if (status == CS_OK)
         return;
     cs_log(CS_LOG_WARN, "agent", "offer not taken", CS_S("job", offer->job), CS_S("reason", cs_error_text()));
-    /* What fails here for a while (a full disk) is offered again with the next session; the rest is a refusal. */
-    if (status == CS_INVALID || status == CS_DENIED || status == CS_EXHAUSTED || status == CS_DATA_LOSS)
+    if (!is_sound || status == CS_DENIED || status == CS_STATE)
         refuse_unstored(agent, offer, &hash);
+    else
+        agent_rest(agent, cs_error_text()); /* a full disk, say: it will be offered again */
 }
 
 void offers_job_update(cs_agent *agent, const Consilium__V1__JobUpdate *update)
@@ -344,7 +353,7 @@ static cs_status decide(cs_agent *agent, cs_job_record *job, Consilium__V1__Deci
     job->decision = decision;
     job->reason = reason;
     job->runs_left = further_runs;
-    record_and_say(agent, job, "person");
+    log_and_say(agent, job, "person");
     return CS_OK;
 }
 

@@ -108,7 +108,7 @@ cs_status cs_records_add_job(cs_records *records, const cs_job_record *job, cs_b
     int64_t open_jobs = 0;
     CS_TRY(count_open_jobs(records, &open_jobs));
     if (open_jobs >= CS_OPEN_JOBS_MAX)
-        return cs_fail(CS_EXHAUSTED, "this site has %lld open jobs, the most is %d", (long long)open_jobs,
+        return cs_fail(CS_STATE, "this site has %lld open jobs, the most is %d", (long long)open_jobs,
                        CS_OPEN_JOBS_MAX);
     CS_TRY(join_transaction(records));
     return leave_transaction(records, add_job(records, job, plan, uses_run, now_ms));

@@ -26,7 +26,7 @@ typedef struct cs_job_record {
     uint32_t sites_minimum; /* of the plan: fewer participants are refused */
 } cs_job_record;
 
-/* A new job with its plan's bytes. A run approved in advance is used up when `uses_run`. CS_EXHAUSTED beyond
+/* A new job with its plan's bytes. A run approved in advance is used up when `uses_run`. CS_STATE beyond
  * CS_OPEN_JOBS_MAX. */
 CS_MUST_CHECK cs_status cs_records_add_job(cs_records *records, const cs_job_record *job, cs_bytes plan, bool uses_run,
                                            int64_t now_ms);

@@ -139,7 +139,7 @@ static bool send_result(cs_agent *agent, Consilium__V1__TaskResult *result)
 
 /* The numbers of a result leave the building with it: the record names every one of them by the hash of the whole, and
  * the means among them by value. */
-static void record_result(cs_agent *agent, const struct task *task, const Consilium__V1__TaskResult *result)
+static bool record_result(cs_agent *agent, const struct task *task, const Consilium__V1__TaskResult *result)
 {
     const cs_hash hash = cs_sha256(cs_buffer_view(&task->result));
     CS_AUTO(cs_string) key = cs_format("result:%s", task->name);
@@ -168,7 +168,13 @@ static void record_result(cs_agent *agent, const struct task *task, const Consil
     }
     cs_json_end(&json, ']');
     cs_json_end(&json, '}');
-    agent_record(agent, "result_sent", key, &fields);
+    return agent_record(agent, "result_sent", key, &fields);
+}
+
+static void wait_and_repeat(struct task *task)
+{
+    task->due_ms = cs_clock_monotonic_ms() + cs_backoff_ms(task->repeats, CS_RETRY_BASE_MS, CS_RETRY_CAP_MS);
+    task->repeats++;
 }
 
 static void send_stored(cs_agent *agent, struct task *task)
@@ -180,7 +186,10 @@ static void send_stored(cs_agent *agent, struct task *task)
                CS_S("reason", cs_error_text()));
         return;
     }
-    record_result(agent, task, result);
+    if (!record_result(agent, task, result)) {
+        wait_and_repeat(task);
+        return;
+    }
     if (cs_failpoint("agent.result.send") == CS_OK && send_result(agent, result))
         task->sent_in = agent->session_number;
 }
@@ -476,12 +485,6 @@ void tasks_advance(cs_agent *agent)
         }
         advance(agent, task);
     }
-}
-
-static void wait_and_repeat(struct task *task)
-{
-    task->due_ms = cs_clock_monotonic_ms() + cs_backoff_ms(task->repeats, CS_RETRY_BASE_MS, CS_RETRY_CAP_MS);
-    task->repeats++;
 }
 
 /* What a step's failure means for the task. */

@@ -416,6 +416,37 @@ static void a_full_disk_at_the_result_costs_a_repeat(void **state)
     assert_int_equal(rig_result(rig, 1)->outcome, CONSILIUM__V1__OUTCOME__OUTCOME_DONE);
 }
 
+static void what_could_not_be_recorded_waits_until_it_can(void **state)
+{
+    rig *rig = *state;
+    const cs_hash plan = approved_job(rig), model = rig_model(rig, 100, 0.5F);
+    if (cs_failpoint_configure("transcript.sync=error@1") != CS_OK)
+        skip();
+
+    rig_assign(rig, TRAIN(&plan, &model, 1));
+
+    assert_int_equal(rig_result(rig, 1)->outcome, CONSILIUM__V1__OUTCOME__OUTCOME_DONE);
+    assert_int_equal(rig->stores, 1); /* the first try had ended before a byte was sent */
+    assert_says(rig_transcript(rig), "update_sent");
+    assert_says(rig_transcript(rig), "result_sent");
+}
+
+static void an_offer_that_could_not_be_stored_is_taken_in_the_next_session(void **state)
+{
+    rig *rig = *state;
+    rig_start_agent(rig);
+    rig_attended(rig, 1);
+    if (cs_failpoint_configure("agent.records.commit=error@1") != CS_OK)
+        skip();
+
+    rig_offer(rig, "demo");
+    const Consilium__V1__AgentStatus *status = rig_status(rig);
+    while (status->is_connected)
+        status = rig_status(rig);
+
+    assert_says(status->reason, "agent.records.commit");
+}
+
 static void a_cancelled_job_ends_a_worker_that_does_not_listen(void **state)
 {
     rig *rig = *state;
@@ -581,6 +612,8 @@ int main(void)
         RIG_TEST(a_fetch_goes_on_where_the_line_broke),
         RIG_TEST(an_upload_goes_on_after_a_broken_line),
         RIG_TEST(a_full_disk_at_the_result_costs_a_repeat),
+        RIG_TEST(what_could_not_be_recorded_waits_until_it_can),
+        RIG_TEST(an_offer_that_could_not_be_stored_is_taken_in_the_next_session),
         RIG_TEST(a_cancelled_job_ends_a_worker_that_does_not_listen),
         RIG_TEST(the_agent_stops_while_its_worker_hangs),
         RIG_TEST_WITH(rig_make_old, the_certificate_is_renewed_under_a_running_session),

@@ -99,7 +99,7 @@ static void a_job_just_above_the_limit_of_open_jobs_is_refused(void **state)
     }
 
     const cs_job_record one_more = job_named("one-more");
-    must_fail(cs_records_add_job(f.records, &one_more, cs_bytes_of_text("plan: demo"), false, NOW_MS), CS_EXHAUSTED,
+    must_fail(cs_records_add_job(f.records, &one_more, cs_bytes_of_text("plan: demo"), false, NOW_MS), CS_STATE,
               "open jobs");
     must_be_ok(cs_records_set_state(f.records, "job-0", CONSILIUM__V1__JOB_STATE__JOB_FAILED));
     must_be_ok(cs_records_add_job(f.records, &one_more, cs_bytes_of_text("plan: demo"), false, NOW_MS));
