@@ -11,6 +11,9 @@
 #include <string.h>
 
 #define RECORD_KEY_BYTES 128
+/* Lost answers and restarts are no reason for more, in an hour or in the life of a certificate, if that is shorter. */
+#define RENEWALS_MOST      10
+#define RENEWALS_WITHIN_MS (3600 * 1000LL)
 
 /* ---- one transaction for site and token ---- */
 
@@ -322,6 +325,53 @@ void cs_pki_enrol(cs_pki *pki, cs_store *store, const Consilium__V1__EnrolReques
 
 /* ---- renewal and revocation ---- */
 
+/* The call was admitted when it began; it may have waited since, for days, through a rejoin with other keys. */
+static cs_status check_renewing(const cs_site_record *site, const cs_identity *identity)
+{
+    if (site->state != CS_SITE_ENROLLED)
+        return cs_fail(CS_DENIED, "site '%s' is %s: its certificate is not renewed", site->name,
+                       site->state == CS_SITE_REVOKED ? "revoked" : "not enrolled");
+    if (!cs_hash_equal(&site->leaf_key, &identity->public_key) &&
+        !cs_hash_equal(&site->previous_leaf_key, &identity->public_key))
+        return cs_fail(CS_UNAUTHENTICATED, "the certificate of site '%s' was replaced by a newer one", site->name);
+    if (cs_clock_wall_ms() >= identity->not_after_ms)
+        return cs_fail(CS_UNAUTHENTICATED,
+                       "the certificate of site '%s' has run out: it comes back with a token made "
+                       "with --rejoin",
+                       site->name);
+    return CS_OK;
+}
+
+static pki_pace *pace_of(cs_pki *pki, const char *site)
+{
+    for (size_t i = 0; i < pki->paces_count; i++) {
+        if (strcmp(pki->paces[i].site, site) == 0)
+            return &pki->paces[i];
+    }
+    pki->paces = cs_realloc(pki->paces, (pki->paces_count + 1) * sizeof *pki->paces);
+    pki_pace *pace = &pki->paces[pki->paces_count++];
+    *pace = (pki_pace){.since_ms = cs_clock_monotonic_ms()};
+    snprintf(pace->site, sizeof pace->site, "%s", site);
+    return pace;
+}
+
+static cs_status check_pace(cs_pki *pki, const char *site)
+{
+    pki_pace *pace = pace_of(pki, site);
+    int64_t within_ms = CS_MIN(RENEWALS_WITHIN_MS, pki->leaf_life_ms);
+    int64_t now_ms = cs_clock_monotonic_ms();
+    if (now_ms - pace->since_ms >= within_ms) {
+        pace->since_ms = now_ms;
+        pace->count = 0;
+    }
+    if (pace->count == RENEWALS_MOST)
+        return cs_fail(CS_EXHAUSTED, "site '%s' renewed its certificate %d times within %lld s; it may again in %lld s",
+                       site, RENEWALS_MOST, (long long)within_ms / 1000,
+                       (long long)(pace->since_ms + within_ms - now_ms) / 1000 + 1);
+    pace->count++;
+    return CS_OK;
+}
+
 cs_status cs_pki_renew(cs_pki *pki, cs_store *store, const cs_identity *identity, cs_bytes csr, cs_buffer *ret_pem,
                        int64_t *ret_not_after_ms)
 {
@@ -329,11 +379,10 @@ cs_status cs_pki_renew(cs_pki *pki, cs_store *store, const cs_identity *identity
         return cs_fail(CS_DENIED, "only a site's certificate is renewed on request");
     cs_site_record site;
     CS_TRY(cs_registry_find(store, identity->name, &site));
-    if (site.state != CS_SITE_ENROLLED)
-        return cs_fail(CS_DENIED, "site '%s' is %s: its certificate is not renewed", site.name,
-                       site.state == CS_SITE_REVOKED ? "revoked" : "not enrolled");
+    CS_TRY(check_renewing(&site, identity));
     cs_hash leaf_key;
     CS_TRY(cs_csr_check(csr, &leaf_key));
+    CS_TRY(check_pace(pki, site.name));
     cs_buffer_reset(ret_pem);
     CS_TRY(pki_issue_site(pki, site.name, csr, ret_pem));
     cs_identity certificate;

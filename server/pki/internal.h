@@ -6,6 +6,13 @@
 
 #include <pthread.h>
 
+/* How often a site renewed since a moment: each time costs a commit and a record that is kept for ever. */
+typedef struct pki_pace {
+    char site[CS_NAME_MAX + 1];
+    int64_t since_ms; /* monotonic */
+    unsigned count;
+} pki_pace;
+
 struct cs_pki {
     /* Set by cs_pki_open, then only read. */
     char *folder; /* of the state, not of the keys */
@@ -16,6 +23,9 @@ struct cs_pki {
     cs_transcript *transcript; /* NULL: none */
     cs_tls_key *authority_key;
     cs_buffer authority_pem;
+
+    pki_pace *paces; /* engine's thread; one for each site that renewed */
+    size_t paces_count;
 
     pthread_mutex_t own_lock; /* guards own_key and own_pem */
     cs_tls_key *own_key;

@@ -184,6 +184,7 @@ void cs_pki_free(cs_pki *pki)
     cs_tls_key_free(pki->own_key);
     cs_buffer_clear(&pki->own_pem);
     pthread_mutex_destroy(&pki->own_lock);
+    cs_free(pki->paces);
     cs_free(pki->folder);
     cs_free(pki->address);
     cs_free(pki->coordinator);

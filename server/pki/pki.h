@@ -48,8 +48,9 @@ CS_MUST_CHECK cs_status cs_pki_token_new(cs_pki *pki, cs_store *store, const cha
  * of requests that know a token are recorded. */
 void cs_pki_enrol(cs_pki *pki, cs_store *store, const Consilium__V1__EnrolRequest *request, cs_arena *arena,
                   Consilium__V1__EnrolAnswer **ret);
-/* Engine's thread. For the site of `identity`, whose admission was checked. The key that asked stays admitted beside
- * the new one until its certificate ends. */
+/* Engine's thread. For the site of `identity`, whose key must still be admitted: the call may be older than a rejoin.
+ * The key that asked stays admitted beside the new one until its certificate ends. CS_EXHAUSTED when the site renews
+ * far more often than certificates end. */
 CS_MUST_CHECK cs_status cs_pki_renew(cs_pki *pki, cs_store *store, const cs_identity *identity, cs_bytes csr,
                                      cs_buffer *ret_pem, int64_t *ret_not_after_ms);
 /* Engine's thread: registry and transcript; the caller ends the streams. Revoking twice is fine. */

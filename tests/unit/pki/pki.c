@@ -575,6 +575,42 @@ static void lost_answers_to_renewals_never_lock_a_site_out(void **state)
     must_be_ok(cs_registry_admit(&again));
 }
 
+/* A call that was admitted before the rejoin and sends its request after it. */
+static void a_key_that_a_rejoin_replaced_cannot_renew_on_a_call_that_waited(void **state)
+{
+    COORDINATOR(here);
+    APPLICANT(mercy, here, "mercy");
+    cs_identity stolen = identity_of(must_enrol(&mercy, &here)), next;
+    must_be_ok(cs_registry_admit(&stolen));
+    CS_AUTO(applicant) again;
+    applicant_start(&again, &here, "mercy", true);
+    cs_identity current = identity_of(must_enrol(&again, &here));
+
+    must_fail(renew(&here, &stolen, mercy.key, &next), CS_UNAUTHENTICATED, "replaced");
+
+    must_be_ok(cs_registry_admit(&current));
+    cs_clock_fake_advance(8 * DAY_MS);
+    must_fail(renew(&here, &current, again.key, &next), CS_UNAUTHENTICATED, "run out");
+}
+
+static void a_site_that_renews_in_a_loop_is_slowed_down(void **state)
+{
+    COORDINATOR(here);
+    APPLICANT(mercy, here, "mercy");
+    APPLICANT(charity, here, "charity");
+    cs_identity identity = identity_of(must_enrol(&mercy, &here)), next;
+    cs_identity other = identity_of(must_enrol(&charity, &here));
+    for (int i = 0; i < 10; i++)
+        must_be_ok(renew(&here, &identity, mercy.key, &next));
+
+    must_fail(renew(&here, &identity, mercy.key, &next), CS_EXHAUSTED, "10 times within 3600 s", "again in 3601 s");
+
+    assert_int_equal(count_of(&here, "certificate_renewed"), 10);
+    must_be_ok(renew(&here, &other, charity.key, &next));
+    cs_clock_fake_advance(HOUR_MS);
+    must_be_ok(renew(&here, &identity, mercy.key, &next));
+}
+
 static void a_revoked_site_is_out_and_cannot_renew_or_repeat(void **state)
 {
     COORDINATOR(here);
@@ -668,6 +704,8 @@ int main(void)
         cmocka_unit_test(an_arena_without_room_still_gives_an_answer),
         cmocka_unit_test(the_previous_key_stays_admitted_through_a_renewal),
         cmocka_unit_test(lost_answers_to_renewals_never_lock_a_site_out),
+        cmocka_unit_test(a_key_that_a_rejoin_replaced_cannot_renew_on_a_call_that_waited),
+        cmocka_unit_test(a_site_that_renews_in_a_loop_is_slowed_down),
         cmocka_unit_test(a_revoked_site_is_out_and_cannot_renew_or_repeat),
         cmocka_unit_test(a_token_that_is_out_does_not_survive_a_revocation),
         cmocka_unit_test(rejoin_brings_a_site_back_with_new_keys_and_shuts_out_the_old),
