@@ -13,6 +13,9 @@
 #include <string.h>
 
 #define CALL_ARENA_BYTES (4 * 1024 * 1024)
+/* Of one identity, over all its connections: a call may hold a descriptor and some megabytes for as long as it likes.
+ */
+#define CALLS_PER_SITE_MAX 64
 
 /* ---- references and batches ---- */
 
@@ -352,10 +355,37 @@ static void enlist(cs_rpc_call *call)
     pthread_mutex_unlock(&queue->calls_guard);
 }
 
+static bool is_of(const cs_rpc_call *call, const cs_rpc_peer *peer)
+{
+    return !call->peer.is_local && strcmp(call->peer.identity.name, peer->identity.name) == 0;
+}
+
+static size_t count_calls(const cs_rpc_server *server, const cs_rpc_peer *peer)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < server->queue_count; i++) {
+        struct queue *queue = &server->queues[i];
+        pthread_mutex_lock(&queue->calls_guard);
+        for (const cs_rpc_call *call = queue->calls; call; call = call->next)
+            count += is_of(call, peer) ? 1 : 0;
+        pthread_mutex_unlock(&queue->calls_guard);
+    }
+    return count;
+}
+
+static cs_status check_count(const cs_rpc_call *call)
+{
+    if (call->peer.is_local || count_calls(call->server, &call->peer) <= CALLS_PER_SITE_MAX)
+        return CS_OK;
+    return cs_fail(CS_EXHAUSTED, "'%s' has %d calls open, no more are taken", call->peer.identity.name,
+                   CALLS_PER_SITE_MAX);
+}
+
 static cs_status open_call(cs_rpc_call *call)
 {
     CS_TRY(identify(call));
     enlist(call);
+    CS_TRY(check_count(call));
     call->method = find_method(call->endpoint->methods, call->details.method);
     if (!call->method) {
         call->method = find_method(cs_rpc_health_methods, call->details.method);
@@ -428,12 +458,22 @@ void cs_rpc_call_arm(struct queue *queue, struct endpoint *endpoint)
         abort(); /* a queue that is not the server's: a mistake in server.c */
 }
 
-void cs_rpc_calls_expire(struct queue *queue)
+static cs_status review(const cs_rpc_call *call)
+{
+    if (has_expired(&call->peer))
+        return expired();
+    if (!call->is_opened || call->peer.is_local || !call->server->admit)
+        return CS_OK;
+    return call->server->admit(call->server->context, &call->peer, call->method->path);
+}
+
+void cs_rpc_calls_review(struct queue *queue)
 {
     pthread_mutex_lock(&queue->calls_guard);
     for (cs_rpc_call *call = queue->calls; call; call = call->next) {
-        if (has_expired(&call->peer) && !atomic_load(&call->is_ended))
-            cs_rpc_end(call, expired(), cs_error_text());
+        cs_status status = atomic_load(&call->is_ended) ? CS_OK : review(call);
+        if (status != CS_OK)
+            cs_rpc_end(call, status, cs_error_text());
     }
     pthread_mutex_unlock(&queue->calls_guard);
 }

@@ -95,7 +95,7 @@ struct cs_rpc_call {
 void cs_rpc_call_arm(struct queue *queue, struct endpoint *endpoint);
 /* Before a port is opened: room for connections, and what accept4 needs. */
 void cs_rpc_accept_prepare(void);
-/* Ends the queue's calls whose certificate has run out. */
-void cs_rpc_calls_expire(struct queue *queue);
+/* Ends the queue's calls whose certificate has run out or that would not be admitted any more. */
+void cs_rpc_calls_review(struct queue *queue);
 
 #endif

@@ -67,8 +67,9 @@ typedef struct cs_rpc_server_config {
     cs_rpc_identity identity;           /* copied */
     size_t threads;                     /* queues; 0: two */
     void *context;
-    /* Called on a queue's thread for each new call before on_open; CS_UNAUTHENTICATED or CS_DENIED ends it. NULL: all
-     * may. */
+    /* Called on a queue's thread for each new call before on_open, and again every second while it lives: whoever loses
+     * the right ends there, however that came about. CS_UNAUTHENTICATED or CS_DENIED ends it. NULL: all may. Must not
+     * call back into this layer. */
     cs_status (*admit)(void *context, const cs_rpc_peer *peer, const char *path);
 } cs_rpc_server_config;
 

@@ -22,7 +22,10 @@
 #define SWEEP_MS    1000
 /* A site has one Attend, a few transfers and a probe. */
 #define STREAMS_PER_CONNECTION_MAX 64
-#define HANDSHAKE_TIMEOUT_MS       20000
+/* Strangers may hold a connection for so long. */
+#define HANDSHAKE_TIMEOUT_MS 10000
+/* Without a call for so long a connection is closed; the other side opens one when it next has something to say. */
+#define IDLE_MS (10 * 60 * 1000)
 /* Clients ping once a minute; half of that is still allowed, or their clocks would decide. */
 #define PING_INTERVAL_MIN_MS 30000
 #define KEEPALIVE_MS         60000
@@ -84,6 +87,7 @@ static void add_endpoint(cs_rpc_server *server, const cs_rpc_method *methods, bo
     cs_rpc_argument_int(&arguments, GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS);
     cs_rpc_argument_int(&arguments, GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     cs_rpc_argument_int(&arguments, GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    cs_rpc_argument_int(&arguments, GRPC_ARG_MAX_CONNECTION_IDLE_MS, IDLE_MS);
     grpc_channel_args view = cs_rpc_arguments_view(&arguments);
 
     struct endpoint *endpoint = &server->endpoints[server->endpoint_count++];
@@ -195,7 +199,7 @@ static void *serve_queue(void *self)
             operation->done(operation->call, event.success != 0);
         }
         if (gpr_time_cmp(gpr_now(GPR_CLOCK_MONOTONIC), next_sweep) >= 0) {
-            cs_rpc_calls_expire(queue);
+            cs_rpc_calls_review(queue);
             next_sweep = cs_rpc_deadline(SWEEP_MS);
         }
     }

@@ -294,6 +294,52 @@ static void end_calls_ends_those_that_match_and_no_others(void **state)
     assert_int_equal(read_count(&rig->seen, &rig->seen.cancelled), 0);
 }
 
+static void a_call_ends_when_it_would_not_be_admitted_any_more(void **state)
+{
+    rig *rig = *state;
+    CS_AUTO_PTR(cs_rpc_channel) remote = connect_as(rig, &rig->mercy);
+    CS_AUTO_PTR(cs_rpc_channel) local = connect_locally(rig);
+    CS_AUTO_PTR(cs_rpc_stream) theirs = open_stream(remote, HANG, COORD);
+    CS_AUTO_PTR(cs_rpc_stream) ours = open_stream(local, HANG, COORD);
+    wait_until(&rig->seen, &rig->seen.opened, 2);
+
+    rig->seen.must_refuse = true; /* and nobody ends the call */
+
+    must_fail(read_next(theirs, -1), CS_DENIED, "site 'mercy' was revoked");
+    wait_until(&rig->seen, &rig->seen.done, 1);
+    assert_int_equal(read_next(ours, 0), CS_DEADLINE);
+}
+
+static void one_site_has_so_many_calls_and_no_more(void **state)
+{
+    enum { MOST = 64, CHANNELS = 2 };
+    rig *rig = *state;
+    cs_rpc_channel *channels[CHANNELS]; /* more than one connection's streams */
+    cs_rpc_stream *streams[MOST];
+    for (size_t i = 0; i < CHANNELS; i++)
+        channels[i] = connect_as(rig, &rig->mercy);
+    for (size_t i = 0; i < MOST; i++)
+        streams[i] = open_stream(channels[i % CHANNELS], HANG, COORD);
+    wait_until(&rig->seen, &rig->seen.opened, MOST);
+
+    must_fail(ask(channels[0], UNARY, 1, 0, NULL), CS_EXHAUSTED, "'mercy' has 64 calls open");
+
+    leaf charity = {0};
+    leaf_make(&charity, &rig->root, "charity", NULL, cs_clock_wall_ms());
+    CS_AUTO_PTR(cs_rpc_channel) other = connect_as(rig, &charity);
+    must_be_ok(ask(other, UNARY, 1, 0, NULL));
+    cs_rpc_stream_free(streams[0]);
+    wait_until(&rig->seen, &rig->seen.done, 2); /* the other site's and that one */
+    while (ask(channels[0], UNARY, 1, 0, NULL) == CS_EXHAUSTED)
+        ; /* it is off the list a moment after on_done */
+    for (size_t i = 1; i < MOST; i++)
+        cs_rpc_stream_free(streams[i]);
+    for (size_t i = 0; i < CHANNELS; i++)
+        cs_rpc_channel_free(channels[i]);
+    cs_buffer_clear(&charity.pem);
+    cs_secret_clear(&charity.key_pem);
+}
+
 static void a_call_that_is_stuck_behind_a_reader_ends_too(void **state)
 {
     rig *rig = *state;
@@ -441,6 +487,8 @@ int main(void)
         rig_test(a_read_that_ran_out_of_time_goes_on_with_the_next),
         rig_test(a_deadline_ends_the_call_on_both_sides),
         rig_test(end_calls_ends_those_that_match_and_no_others),
+        rig_test(a_call_ends_when_it_would_not_be_admitted_any_more),
+        rig_test(one_site_has_so_many_calls_and_no_more),
         rig_test(a_call_that_is_stuck_behind_a_reader_ends_too),
         rig_test(a_malformed_request_ends_the_call_unseen),
         rig_test(an_answer_that_makes_no_sense_is_refused_by_the_client),
