@@ -342,6 +342,11 @@ cs_status cs_tls_probe(const cs_tls_target *target, cs_buffer *ret_certificate_p
 
 /* ---- listener ---- */
 
+/* An IPv4 address, or the half of an IPv6 address that is a network: its owner has all of the other half. */
+struct caller {
+    uint8_t bytes[sizeof(struct in6_addr)];
+};
+
 struct cs_tls_listener {
     cs_fd fd;
     cs_fd stop_fd; /* an eventfd: readable from the stop on, for every thread */
@@ -353,6 +358,10 @@ struct cs_tls_listener {
     SSL_CTX *context;
     pthread_t *threads;
     size_t threads_count;
+    size_t caller_most; /* of `connections`, for one address */
+    pthread_mutex_t callers_lock;
+    struct caller callers[LISTENER_MOST]; /* callers_lock */
+    size_t callers_count;                 /* callers_lock */
 };
 
 static cs_status listener_context(cs_bytes certificate_pem, const cs_tls_key *key, SSL_CTX **ret)
@@ -393,13 +402,55 @@ static bool wait_for_connection(cs_tls_listener *listener)
     return ready < 0 || polled[1].revents == 0;
 }
 
+static struct caller caller_of(const struct sockaddr_storage *peer)
+{
+    struct caller caller = {0};
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)peer;
+    if (peer->ss_family == AF_INET6)
+        memcpy(caller.bytes, &v6->sin6_addr,
+               IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) ? sizeof caller.bytes : sizeof caller.bytes / 2);
+    else if (peer->ss_family == AF_INET)
+        memcpy(caller.bytes, &((const struct sockaddr_in *)peer)->sin_addr, sizeof(struct in_addr));
+    return caller;
+}
+
+/* false: this address has its share. */
+static bool caller_enters(cs_tls_listener *listener, const struct caller *caller)
+{
+    size_t same = 0;
+    pthread_mutex_lock(&listener->callers_lock);
+    for (size_t i = 0; i < listener->callers_count; i++)
+        same += memcmp(&listener->callers[i], caller, sizeof *caller) == 0 ? 1 : 0;
+    bool may_enter = same < listener->caller_most;
+    if (may_enter)
+        listener->callers[listener->callers_count++] = *caller;
+    pthread_mutex_unlock(&listener->callers_lock);
+    return may_enter;
+}
+
+static void caller_leaves(cs_tls_listener *listener, const struct caller *caller)
+{
+    pthread_mutex_lock(&listener->callers_lock);
+    size_t i = 0;
+    while (memcmp(&listener->callers[i], caller, sizeof *caller) != 0)
+        i++;
+    listener->callers[i] = listener->callers[--listener->callers_count];
+    pthread_mutex_unlock(&listener->callers_lock);
+}
+
 static void *listener_run(void *argument)
 {
     cs_tls_listener *listener = argument;
     while (wait_for_connection(listener)) {
-        CS_AUTO(cs_fd) fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        struct sockaddr_storage peer = {0};
+        socklen_t size = sizeof peer;
+        CS_AUTO(cs_fd) fd = accept4(listener->fd, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
-            serve_one(listener, &fd);
+            struct caller caller = caller_of(&peer);
+            if (caller_enters(listener, &caller)) {
+                serve_one(listener, &fd);
+                caller_leaves(listener, &caller);
+            }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             struct pollfd stop = {.fd = listener->stop_fd, .events = POLLIN};
             poll(&stop, 1, ACCEPT_PAUSE_MS);
@@ -477,7 +528,9 @@ cs_status cs_tls_listener_start(const char *address, uint16_t port, cs_bytes cer
     listener->serve = serve;
     listener->self = self;
     listener->context = CS_TAKE(context);
+    listener->caller_most = connections - connections / 4;
     pthread_mutex_init(&listener->context_lock, NULL);
+    pthread_mutex_init(&listener->callers_lock, NULL);
     cs_status status = start_threads(listener, connections);
     if (status != CS_OK) {
         cs_tls_listener_stop(listener);
@@ -516,6 +569,7 @@ void cs_tls_listener_stop(cs_tls_listener *listener)
     cs_fd_clear(&listener->stop_fd);
     SSL_CTX_free(listener->context);
     pthread_mutex_destroy(&listener->context_lock);
+    pthread_mutex_destroy(&listener->callers_lock);
     cs_free(listener->threads);
     cs_free(listener);
 }

@@ -40,7 +40,8 @@ CS_MUST_CHECK cs_status cs_tls_probe(const cs_tls_target *target, cs_buffer *ret
 
 typedef struct cs_tls_listener cs_tls_listener;
 /* `serve` runs on a thread of a small pool, one connection each, and returns to close it. At most `connections` at
- * once; more wait in the backlog. Each connection has timeout_ms in all. Peers that fail the handshake never reach
+ * once, and of four or more, one address has at most three quarters, the rest of its calls is closed at once; more
+ * wait in the backlog. Each connection has timeout_ms in all. Peers that fail the handshake never reach
  * `serve`. */
 CS_MUST_CHECK cs_status cs_tls_listener_start(const char *address, uint16_t port, cs_bytes certificate_pem,
                                               const cs_tls_key *key, size_t connections, int64_t timeout_ms,

@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-#define ENROLMENT_CONNECTIONS 4
+/* Strangers can hold each for the timeout; one address never has them all. */
+#define ENROLMENT_CONNECTIONS 32
 #define ENROLMENT_TIMEOUT_MS  20000
 #define ENROLMENT_ARENA_BYTES (512 * 1024)
 #define LENGTH_BYTES          4
@@ -91,6 +92,8 @@ static void serve(void *self, cs_tls *tls)
         asked.answer = &refusal;
     }
     log_outcome(asked.request, asked.answer);
+    if (asked.request != NULL) /* a refused token is as good as before */
+        cs_crypto_wipe(asked.request->token.data, asked.request->token.len);
     CS_IGNORE(send_answer(tls, asked.answer), "a site that misses the answer asks again with the same keys");
 }
 

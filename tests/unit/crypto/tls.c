@@ -480,6 +480,33 @@ static void stop_does_not_wait_for_callers_that_say_nothing(void **state)
     close(silent);
 }
 
+static void one_address_never_has_every_connection(void **state)
+{
+    (void)state;
+    cs_tls_listener *listener = listen_with(&leaf_pem, 4, DAY_MS, NULL);
+    int silent[3];
+    for (size_t i = 0; i < 3; i++)
+        silent[i] = connect_raw(cs_tls_listener_port(listener));
+
+    int fourth = connect_raw(cs_tls_listener_port(listener));
+    uint8_t byte;
+    assert_int_equal(recv(fourth, &byte, 1, 0), 0); /* closed at once: who else calls is served */
+
+    cs_tls_target target = target_of(listener); /* it comes from 127.0.0.1, as the others do */
+    CS_AUTO_PTR(cs_tls) tls = NULL;
+    close(silent[0]);
+    cs_status status = CS_UNAVAILABLE;
+    while (status == CS_UNAVAILABLE) /* until the listener has seen it go */
+        status = cs_tls_connect(&target, &tls);
+    must_be_ok(status);
+    exchange(tls);
+    cs_tls_free(CS_TAKE(tls));
+    close(fourth);
+    close(silent[1]);
+    close(silent[2]);
+    cs_tls_listener_stop(listener);
+}
+
 static void a_reloaded_certificate_is_shown_to_new_connections(void **state)
 {
     (void)state;
@@ -676,6 +703,7 @@ int main(void)
         cmocka_unit_test(a_silent_caller_does_not_keep_the_only_place_for_ever),
         cmocka_unit_test(callers_beyond_the_cap_wait_their_turn),
         cmocka_unit_test(stop_does_not_wait_for_callers_that_say_nothing),
+        cmocka_unit_test(one_address_never_has_every_connection),
         cmocka_unit_test(a_reloaded_certificate_is_shown_to_new_connections),
         cmocka_unit_test(a_port_in_use_is_named),
         cmocka_unit_test(a_proxy_is_asked_with_its_login_and_then_out_of_the_way),
