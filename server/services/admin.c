@@ -144,7 +144,7 @@ static cs_status revoke_site(ask *question, cs_store *store)
     cs_engine_site_revoked(services->engine, request->site, reason);
     cs_rpc_server *server = atomic_load(&services->server);
     if (server)
-        cs_rpc_server_end_calls(server, is_call_of_site, request->site, CS_UNAUTHENTICATED, "this site was revoked");
+        cs_rpc_server_end_calls(server, is_call_of_site, request->site, CS_DENIED, "this site was revoked");
 
     cs_site_record record;
     CS_TRY(cs_registry_find(store, request->site, &record));
@@ -156,7 +156,7 @@ static cs_status new_token(ask *question, cs_store *store)
 {
     const Consilium__V1__NewTokenRequest *request = (const Consilium__V1__NewTokenRequest *)question->request;
     cs_services *services = question->services;
-    CS_AUTO(cs_buffer) file = CS_BUFFER_EMPTY;
+    CS_AUTO(cs_secret) file = CS_BUFFER_EMPTY;
     int64_t expires_ms = 0;
     CS_TRY(cs_pki_token_new(services->pki, store, request->site, request->is_rejoin, (int64_t)request->valid_ms,
                             services->coordinator, services->enrolment, &file, &expires_ms));
@@ -173,7 +173,7 @@ static cs_status new_token(ask *question, cs_store *store)
 static cs_status answer_request(ask *question, cs_store *store)
 {
     const Consilium__V1__OfflineRequest *request = (const Consilium__V1__OfflineRequest *)question->request;
-    CS_AUTO(cs_buffer) packed = CS_BUFFER_EMPTY;
+    CS_AUTO(cs_secret) packed = CS_BUFFER_EMPTY; /* a token is in it */
     CS_TRY(cs_enrol_file_parse("request", cs_wire_bytes(request->request_file), &packed));
     CS_AUTO_PTR(cs_arena) arena = cs_arena_new(OFFLINE_ARENA_BYTES);
     ProtobufCMessage *enrol = NULL;
@@ -324,7 +324,6 @@ static void watcher_free(struct watcher *watcher)
 {
     if (!watcher)
         return;
-    cs_engine_unwatch(watcher->services->engine, watcher->watch);
     cs_arena_free(watcher->newest_arena);
     cs_arena_free(watcher->sending_arena);
     pthread_mutex_destroy(&watcher->newest_mutex);
@@ -338,18 +337,59 @@ static cs_status stop_watching(void *argument, cs_store *store)
 {
     (void)store;
     ask *question = argument;
-    watcher_free(question->result);
-    question->result = NULL;
+    struct watcher *watcher = question->result;
+    if (watcher)
+        cs_engine_unwatch(question->services->engine, watcher->watch);
     return CS_OK;
 }
 
+/* Also when the engine stopped before it came to this: then no change comes any more. */
 static void release_after_watching(void *argument, cs_status status, const char *error)
 {
     (void)status;
     (void)error;
     ask *question = argument;
+    watcher_free(question->result);
     cs_rpc_release(question->call);
     ask_release(question);
+}
+
+/* Posted behind the question in the same mailbox, so the watcher exists by then and no change can reach it
+ * afterwards. Anything that does not wait its turn there could be overtaken by the question. */
+static void leave(ask *question)
+{
+    cs_services *services = question->services;
+    if (cs_engine_post(services->engine, stop_watching, release_after_watching, question) == CS_OK)
+        return;
+    pthread_mutex_lock(&services->leaving_mutex);
+    question->next_leaving = services->leaving;
+    services->leaving = question;
+    pthread_mutex_unlock(&services->leaving_mutex);
+}
+
+static ask *take_leaving(cs_services *services)
+{
+    pthread_mutex_lock(&services->leaving_mutex);
+    ask *first = services->leaving;
+    services->leaving = NULL;
+    pthread_mutex_unlock(&services->leaving_mutex);
+    return first;
+}
+
+void watchers_tick(cs_services *services)
+{
+    for (ask *question = take_leaving(services), *next; question; question = next) {
+        next = question->next_leaving;
+        leave(question);
+    }
+}
+
+void watchers_free(cs_services *services)
+{
+    for (ask *question = take_leaving(services), *next; question; question = next) {
+        next = question->next_leaving;
+        release_after_watching(question, CS_CANCELLED, "");
+    }
 }
 
 static void watch_job_done(cs_rpc_call *call, bool is_cancelled)
@@ -357,15 +397,8 @@ static void watch_job_done(cs_rpc_call *call, bool is_cancelled)
     (void)is_cancelled;
     ask *question = cs_rpc_call_data(call);
     cs_rpc_call_set_data(call, NULL);
-    if (!question)
-        return;
-    /* Posted behind the question in the same mailbox, so the watcher exists by then and no change can reach it
-     * afterwards. */
-    if (cs_engine_post(question->services->engine, stop_watching, release_after_watching, question) == CS_OK)
-        return;
-    if (atomic_load(&question->is_done))
-        watcher_free(question->result);
-    release_after_watching(question, CS_OK, "");
+    if (question)
+        leave(question);
 }
 
 /* ---- ExportModel ---- */

@@ -1,6 +1,7 @@
 /* Attend, FetchBlob, StoreBlob and Renew, for sites. rpc threads, but cs_services_send: the engine's thread. */
 #include "server/services/internal.h"
 
+#include "common/base/clock.h"
 #include "common/base/failpoint.h"
 #include "common/base/log.h"
 
@@ -11,6 +12,8 @@
  * back. */
 #define SESSION_QUEUE_MAX_BYTES (16 * 1024 * 1024)
 #define SESSION_ARENA_BYTES     (16 * 1024 * 1024)
+/* So long a site that was told goodbye may take to read it. */
+#define GOODBYE_MS 10000
 
 /* ---- Attend ---- */
 
@@ -28,6 +31,7 @@ struct session {
     struct outgoing *first, *last; /* sessions_mutex */
     size_t queued_bytes;           /* sessions_mutex */
     bool is_closing;               /* sessions_mutex: ends once the queue is empty */
+    int64_t ends_ms;               /* sessions_mutex: or then; monotonic, 0: not told goodbye */
     bool is_paused;                /* sessions_mutex: the engine's mailbox was full */
     cs_arena *arena;               /* the message being written */
 };
@@ -58,6 +62,7 @@ static void close_with_goodbye(struct session *session, const char *reason, bool
     message.goodbye = &goodbye;
     enqueue(session, &message);
     session->is_closing = true;
+    session->ends_ms = cs_clock_monotonic_ms() + GOODBYE_MS;
     cs_rpc_resume(session->call);
 }
 
@@ -70,8 +75,10 @@ bool cs_services_send(void *self, const char *site, const Consilium__V1__Coordin
         if (session->is_closing || strcmp(session->site, site) != 0)
             continue;
         enqueue(session, message);
-        if (session->queued_bytes > SESSION_QUEUE_MAX_BYTES)
+        if (session->queued_bytes > SESSION_QUEUE_MAX_BYTES) {
+            session->is_closing = true; /* nothing more is put behind it */
             cs_rpc_end(session->call, CS_EXHAUSTED, "the site does not read; it may attend again");
+        }
         cs_rpc_resume(session->call);
         was_sent = true;
         break;
@@ -82,11 +89,15 @@ bool cs_services_send(void *self, const char *site, const Consilium__V1__Coordin
 
 void cs_services_tick(cs_services *services)
 {
+    watchers_tick(services);
+    int64_t now_ms = cs_clock_monotonic_ms();
     pthread_mutex_lock(&services->sessions_mutex);
     for (struct session *session = services->sessions; session; session = session->next) {
         if (session->is_paused)
             cs_rpc_resume(session->call);
         session->is_paused = false;
+        if (session->ends_ms != 0 && now_ms >= session->ends_ms)
+            cs_rpc_end(session->call, CS_ABORTED, "a newer session of this site took over");
     }
     pthread_mutex_unlock(&services->sessions_mutex);
 }
@@ -470,6 +481,7 @@ cs_services *cs_services_new(const cs_services_config *config)
     services->coordinator = cs_strdup(config->coordinator);
     services->enrolment = cs_strdup(config->enrolment);
     pthread_mutex_init(&services->sessions_mutex, NULL);
+    pthread_mutex_init(&services->leaving_mutex, NULL);
     return services;
 }
 
@@ -477,7 +489,9 @@ void cs_services_free(cs_services *services)
 {
     if (!services)
         return;
+    watchers_free(services);
     pthread_mutex_destroy(&services->sessions_mutex);
+    pthread_mutex_destroy(&services->leaving_mutex);
     cs_free(services->coordinator);
     cs_free(services->enrolment);
     cs_free(services);

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 struct session;
+typedef struct ask ask;
 
 struct cs_services {
     cs_blobs *blobs;
@@ -18,6 +19,8 @@ struct cs_services {
     pthread_mutex_t sessions_mutex; /* guards the list and every session's queue */
     struct session *sessions;
     uint64_t last_session;
+    pthread_mutex_t leaving_mutex; /* guards leaving */
+    ask *leaving;                  /* watchers that have gone, for whose end the engine's mailbox had no room */
 };
 
 static inline cs_services *services_of(const cs_rpc_call *call)
@@ -27,7 +30,6 @@ static inline cs_services *services_of(const cs_rpc_call *call)
 
 /* A question for the engine's thread whose answer ends a call. Lives until both the call and the engine have let it go.
  */
-typedef struct ask ask;
 typedef cs_status (*ask_work)(ask *question, cs_store *store);
 struct ask {
     cs_services *services;
@@ -41,6 +43,7 @@ struct ask {
     atomic_bool is_done;
     bool is_sent;
     cs_status status;
+    ask *next_leaving; /* leaving_mutex */
     char error[CS_ERROR_TEXT_BYTES];
 };
 
@@ -52,6 +55,11 @@ cs_status ask_result(ask *question);
 cs_status ask_respond(cs_rpc_call *call, const ProtobufCMessage **ret);
 void ask_done(cs_rpc_call *call, bool is_cancelled);
 void ask_release(ask *question);
+
+/* Tries again what the mailbox had no room for. */
+void watchers_tick(cs_services *services);
+/* The same once the engine has stopped: lets the rest go. */
+void watchers_free(cs_services *services);
 
 /* A blob on its way out, in chunks. */
 typedef struct outflow {
