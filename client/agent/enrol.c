@@ -157,11 +157,13 @@ cs_status cs_join_file_parse(cs_bytes text, const char *source, cs_join_file *re
                              {"token", &token},
                              {"expires", &expires}};
     const char *at = (const char *)text.data + first_size, *end = (const char *)text.data + text.size;
-    CS_TRY(read_lines(&at, end, PEM_BEGIN, 1, source, keys, CS_COUNT(keys)));
-    CS_TRY(take_authority(at, end, source, &file.authority_pem));
-    cs_status status = cs_token_parse(token, source, file.token);
-    cs_crypto_wipe(token, strlen(token));
+    cs_status status = read_lines(&at, end, PEM_BEGIN, 1, source, keys, CS_COUNT(keys));
+    if (status == CS_OK)
+        status = cs_token_parse(token, source, file.token);
+    if (token != NULL)
+        cs_crypto_wipe(token, strlen(token));
     CS_TRY(status);
+    CS_TRY(take_authority(at, end, source, &file.authority_pem));
     CS_TRY(parse_time(expires, source, &file.expires_ms));
     CS_TRY(check_join_file(&file, source));
     *ret = file;
@@ -498,6 +500,13 @@ cs_status cs_join_answer(const cs_join_options *options, const char *answer_path
     if (self.is_joined)
         return CS_OK;
     return take_answer(options, &self.paths, &self.join, self.key, cs_buffer_view(&answer));
+}
+
+cs_status cs_join_authority_words(const cs_join_options *options, char **ret)
+{
+    CS_AUTO(cs_join_file) join = {0};
+    CS_TRY(load_join_file(options->join_file, &join));
+    return cs_certificate_words(cs_buffer_view(&join.authority_pem), ret);
 }
 
 /* ---- identity and renewal ---- */

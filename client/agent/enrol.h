@@ -39,6 +39,10 @@ CS_MUST_CHECK cs_status cs_join(const cs_join_options *options);
 CS_MUST_CHECK cs_status cs_join_request(const cs_join_options *options, const char *request_path);
 CS_MUST_CHECK cs_status cs_join_answer(const cs_join_options *options, const char *answer_path);
 
+/* The join file's authority in words, for a person to compare with what `consilium-server init` printed: whoever can
+ * change the file on its way can put an authority of his own into it. Free with cs_free. */
+CS_MUST_CHECK cs_status cs_join_authority_words(const cs_join_options *options, char **ret);
+
 /* What lies in keys/ of a site that has joined. */
 typedef struct cs_site_identity {
     char consortium[CS_NAME_MAX + 1], site[CS_NAME_MAX + 1];

@@ -101,6 +101,9 @@ static int join(const cs_arguments *arguments)
                                      .site_config = cs_argument(arguments, "--config")};
     if (status == CS_OK)
         status = do_join(arguments, &options);
+    CS_AUTO(cs_string) words = NULL;
+    if (status == CS_OK)
+        status = cs_join_authority_words(&options, &words);
     if (status != CS_OK)
         return cs_command_fail(arguments, status);
 
@@ -111,9 +114,13 @@ static int join(const cs_arguments *arguments)
         cs_json_object(&json, NULL);
         cs_json_bool(&json, "joined", request == NULL);
         cs_json_text(&json, "state", options.state_folder);
+        cs_json_text(&json, "authority", words);
         cs_json_end(&json, '}');
         printf("%s\n", cs_buffer_text(&out));
-    } else if (request != NULL) {
+        return CS_EXIT_OK;
+    }
+    printf("The authority in %s: %s. Compare with the operator by telephone.\n", options.join_file, words);
+    if (request != NULL) {
         printf("%s is for the operator: `consilium-server token answer` makes the answer; then\n"
                "consilium-client join %s --answer ANSWER\n",
                request, options.join_file);

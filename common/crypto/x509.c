@@ -610,3 +610,17 @@ char *cs_fingerprint_words(const cs_hash *hash)
     }
     return text;
 }
+
+cs_status cs_certificate_words(cs_bytes certificate_pem, char **ret)
+{
+    CS_AUTO_PTR(X509) certificate = NULL;
+    CS_TRY(cs_x509_parse(certificate_pem, "certificate", &certificate));
+    uint8_t *der = NULL;
+    int size = i2d_X509(certificate, &der);
+    if (size <= 0)
+        return cs_openssl_fail(CS_INTERNAL, "cannot encode a certificate");
+    cs_hash hash = cs_sha256(cs_bytes_of(der, (size_t)size));
+    OPENSSL_free(der);
+    *ret = cs_fingerprint_words(&hash);
+    return CS_OK;
+}

@@ -80,5 +80,7 @@ int64_t cs_identity_renew_at_ms(const cs_identity *identity);
 bool cs_certificate_covers(cs_bytes certificate_pem, const char *host);
 /* Six words for people to compare by telephone, from SHA-256 of the certificate or key. Free with cs_free. */
 char *cs_fingerprint_words(const cs_hash *hash);
+/* The same of a certificate: its DER, so that how the PEM was wrapped does not matter. */
+CS_MUST_CHECK cs_status cs_certificate_words(cs_bytes certificate_pem, char **ret);
 
 #endif

@@ -20,6 +20,14 @@
 #define RENEWAL_CHECK_MS 60000
 #define TICK_MS          200
 
+static cs_status authority_words(const char *folder, char **ret)
+{
+    CS_AUTO(cs_string) path = cs_path_join(folder, "keys/authority.crt");
+    CS_AUTO(cs_buffer) pem = CS_BUFFER_EMPTY;
+    CS_TRY(cs_file_read_all(path, CS_PEM_MAX_BYTES, &pem));
+    return cs_certificate_words(cs_buffer_view(&pem), ret);
+}
+
 int cli_init(const cs_arguments *arguments)
 {
     int64_t port = 8443, enrolment_port = 8444;
@@ -30,6 +38,9 @@ int cli_init(const cs_arguments *arguments)
     if (status == CS_OK)
         status = cs_pki_init(folder, cs_argument(arguments, "--name"), cs_argument(arguments, "--address"),
                              (uint16_t)port, (uint16_t)enrolment_port);
+    CS_AUTO(cs_string) words = NULL;
+    if (status == CS_OK)
+        status = authority_words(folder, &words);
     if (status != CS_OK)
         return cs_command_fail(arguments, status);
     if (cli_is_json(arguments)) {
@@ -37,13 +48,15 @@ int cli_init(const cs_arguments *arguments)
         cs_json json = cs_json_to(&out);
         cs_json_object(&json, NULL);
         cs_json_text(&json, "state", folder);
+        cs_json_text(&json, "authority", words);
         cs_json_end(&json, '}');
         printf("%s\n", cs_buffer_text(&out));
     } else {
         printf("The consortium's keys and server.yaml are in %s.\n"
                "Keep keys/authority.key safe: whoever has it can admit hospitals.\n"
+               "The authority: %s. A hospital sees the same words when it joins.\n"
                "Next: consilium-server run; then consilium-server token new SITE > SITE.join\n",
-               folder);
+               folder, words);
     }
     return CS_EXIT_OK;
 }

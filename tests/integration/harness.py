@@ -159,8 +159,9 @@ class Consortium:
         self.state = self.folder / "coordinator"
         self.port, self.enrolment_port = free_ports(2)
         self.sites = {}
-        run([SERVER, "init", "--state", self.state, "--name", "Test consortium", "--address", "localhost",
-             "--port", self.port, "--enrolment-port", self.enrolment_port])
+        made = run([SERVER, "init", "--state", self.state, "--name", "Test consortium", "--address", "localhost",
+                    "--port", self.port, "--enrolment-port", self.enrolment_port, "--json"])
+        self.words = json.loads(made.stdout)["authority"]
         # A small disk on the test machine is no reason to pause.
         self.add_server_options("disk_reserve: 1MiB", *server_options)
         self.daemon = Daemon([SERVER, "run", "--state", self.state], self.folder / "coordinator.log")

@@ -29,6 +29,19 @@ class EnrolmentTest(ConsortiumTest):
         states = {entry["site"]: entry["state"] for entry in self.consortium.server_json("site", "list")}
         self.assertEqual(states, {"mercy": "enrolled"})
 
+    def test_operator_and_site_read_the_same_words_of_the_authority(self):
+        site = self.consortium.site("mercy")
+        other = run([harness.SERVER, "init", "--state", self.folder / "other", "--name", "Other", "--address", "localhost"])
+        site.join_file.write_text(self.consortium.server("token", "new", "mercy").stdout)
+
+        joined = site.command("join", site.join_file)
+        again = json.loads(site.command("join", site.join_file, "--json").stdout)
+
+        words = re.search(r"(?:[a-z]{5}-){5}[a-z]{5}", joined.stdout).group()
+        self.assertEqual(words, self.consortium.words)
+        self.assertEqual(words, again["authority"])
+        self.assertNotIn(words, other.stdout)
+
     def test_a_lost_answer_costs_nothing(self):
         site = self.consortium.site("mercy").join()
         first = serials(site)
