@@ -135,6 +135,20 @@ class RevocationTest(ConsortiumTest):
         self.assertTrue((site.folder / "audit" / "transcript.jsonl").read_text().startswith(before))
 
 
+    def test_a_rejoin_ends_what_the_replaced_key_has_open(self):
+        site, _ = self.hospitals(2)
+        restored = harness.Site(self.consortium, site.name)  # the hospital on a new machine; who has the old one?
+        restored.folder = self.folder / "restored"
+        restored.join_file.write_text(self.consortium.server("token", "new", site.name, "--rejoin").stdout)
+        self.assertIn(site.name, self.consortium.connected())
+
+        restored.command("join", restored.join_file)
+
+        wait_until(lambda: site.name not in self.consortium.connected(), "the old machine's stream to end", 5)
+        reason = wait_until(lambda: site.json("status")["reason"], "the old machine to know why")
+        self.assertIn("replaced", reason)
+
+
 class RenewalTest(ConsortiumTest):
     server_options = ("certificate_life: 12s",)
 
