@@ -126,6 +126,44 @@ bool agent_record(cs_agent *agent, const char *kind, const char *key, const cs_b
     return false;
 }
 
+#define LATER_MAX 64
+#define LATER_MS  1000
+
+struct later {
+    char *kind, *key;
+    cs_buffer fields;
+};
+
+static void write_later(cs_agent *agent)
+{
+    if (agent->later_count == 0)
+        return;
+    cs_record records[LATER_MAX];
+    for (size_t i = 0; i < agent->later_count; i++)
+        records[i] = (cs_record){agent->later[i].kind, agent->later[i].key, cs_buffer_view(&agent->later[i].fields)};
+    if (cs_transcript_append_all(agent->transcript, records, agent->later_count) != CS_OK)
+        cs_log(CS_LOG_ERROR, "agent", "acknowledgements not recorded", CS_S("reason", cs_error_text()));
+    for (size_t i = 0; i < agent->later_count; i++) {
+        cs_free(agent->later[i].kind);
+        cs_free(agent->later[i].key);
+        cs_buffer_clear(&agent->later[i].fields);
+    }
+    agent->later_count = 0;
+}
+
+void agent_record_later(cs_agent *agent, const char *kind, const char *key, const cs_buffer *fields)
+{
+    if (agent->later == NULL)
+        agent->later = cs_alloc_array(LATER_MAX, sizeof(*agent->later));
+    if (agent->later_count == LATER_MAX)
+        write_later(agent);
+    if (agent->later_count == 0)
+        agent->later_at_ms = cs_clock_monotonic_ms() + LATER_MS;
+    struct later *record = &agent->later[agent->later_count++];
+    *record = (struct later){.kind = cs_strdup(kind), .key = cs_strdup(key)};
+    cs_buffer_append(&record->fields, fields->data, fields->size);
+}
+
 static void set_text(char **text, const char *value)
 {
     char *copy = value != NULL ? cs_strdup(value) : NULL;
@@ -596,6 +634,8 @@ static int64_t next_due(const cs_agent *agent)
     int64_t until_ms = CS_MIN(agent->renewal_check_at_ms, agent->idle_check_at_ms);
     if (wants_session(agent))
         until_ms = CS_MIN(until_ms, agent->connect_at_ms);
+    if (agent->later_count > 0)
+        until_ms = CS_MIN(until_ms, agent->later_at_ms);
     return tasks_due(agent, until_ms);
 }
 
@@ -610,11 +650,14 @@ static void *run_agent(void *argument)
             collect_if_due(agent);
             end_idle_workers_if_due(agent);
             tasks_advance(agent);
+            if (agent->later_count > 0 && agent->later_at_ms <= cs_clock_monotonic_ms())
+                write_later(agent);
         }
         if (cs_mailbox_take(agent->inbox, agent->is_stopping ? -1 : CS_MAX(next_due(agent), (int64_t)0), &event) ==
             CS_OK)
             handle(agent, event);
     }
+    write_later(agent);
     return NULL;
 }
 
@@ -689,6 +732,7 @@ static cs_status open_stores(cs_agent *agent)
 static void free_agent(cs_agent *agent)
 {
     tasks_free(agent);
+    cs_free(agent->later);
     cs_supervisor_free(agent->supervisor);
     cs_transfer_free(agent->transfer);
     cs_records_free(agent->records);

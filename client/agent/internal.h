@@ -136,6 +136,9 @@ struct cs_agent {
     cs_fd lock;
 
     /* The agent thread's. */
+    struct later *later; /* records that may wait, oldest first */
+    size_t later_count;
+    int64_t later_at_ms;
     cs_site_identity identity;
     cs_records *records;
     struct task *tasks;
@@ -196,6 +199,9 @@ size_t tasks_held(cs_agent *agent, cs_arena *arena, Consilium__V1__TaskKey ***re
 void tasks_free(cs_agent *agent);
 
 /* ---- lanes.c ---- */
+/* Everything of the result that leaves the building, recorded with one sync before the first byte of it does: what left
+ * is in the transcript even if we die in the middle. Once, however often it is called. Any thread. */
+cs_status task_record_leaving(const struct task *task, const Consilium__V1__TaskResult *result);
 void lane_start(struct lane *lane, cs_agent *agent, size_t capacity);
 /* Hands the errand over; never waits. */
 void lane_give(struct lane *lane, enum errand_kind kind, struct task *task, const char *job);
@@ -215,5 +221,7 @@ bool agent_send(cs_agent *agent, const Consilium__V1__SiteMessage *message);
 void agent_rest(cs_agent *agent, const char *reason);
 /* False: the transcript cannot be written, and what it would be about must not leave. */
 bool agent_record(cs_agent *agent, const char *kind, const char *key, const cs_buffer *fields);
+/* For what neither decides nor leaves: written within a second together with others, lost with a crash before. */
+void agent_record_later(cs_agent *agent, const char *kind, const char *key, const cs_buffer *fields);
 
 #endif

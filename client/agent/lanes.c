@@ -82,23 +82,75 @@ static cs_status fetch(struct task *task)
     return CS_OK;
 }
 
-/* The record comes first: what left the building is in it even if we die in the middle. */
-static cs_status record_update(struct task *task, const Consilium__V1__Blob *blob)
+static void write_update(cs_json *json, const struct task *task, const Consilium__V1__Blob *blob)
 {
-    char hex[CS_HASH_HEX_BYTES];
-    cs_hex_encode(hex, blob->sha256.data, CS_HASH_BYTES);
-    CS_AUTO(cs_string) key = cs_format("update:%s:%s", task->name, hex);
-    CS_AUTO(cs_buffer) fields = CS_BUFFER_EMPTY;
-    cs_json json = cs_json_to(&fields);
-    cs_json_object(&json, NULL);
-    cs_json_text(&json, "job", task->job);
-    cs_json_uint(&json, "round", task->round);
-    cs_json_text(&json, "phase", task->phase);
-    cs_json_text(&json, "name", blob->name);
-    cs_json_text(&json, "sha256", hex);
-    cs_json_uint(&json, "size", blob->size);
-    cs_json_end(&json, '}');
-    return cs_transcript_append_once(task->agent->transcript, "update_sent", key, cs_buffer_view(&fields));
+    cs_json_object(json, NULL);
+    cs_json_text(json, "job", task->job);
+    cs_json_uint(json, "round", task->round);
+    cs_json_text(json, "phase", task->phase);
+    cs_json_text(json, "name", blob->name);
+    cs_json_hex(json, "sha256", blob->sha256.data, blob->sha256.len);
+    cs_json_uint(json, "size", blob->size);
+    cs_json_end(json, '}');
+}
+
+/* The record names every number of the result by the hash of the whole, and the means among them by value. */
+static void write_result(cs_json *json, const struct task *task, const Consilium__V1__TaskResult *result)
+{
+    const cs_hash hash = cs_sha256(cs_buffer_view(&task->result));
+    cs_json_object(json, NULL);
+    cs_json_text(json, "job", task->job);
+    cs_json_uint(json, "round", task->round);
+    cs_json_text(json, "phase", task->phase);
+    cs_json_text(json, "outcome", result->outcome == CONSILIUM__V1__OUTCOME__OUTCOME_DONE ? "done" : "failed");
+    cs_json_text(json, "reason", result->reason);
+    cs_json_hex(json, "result_sha256", hash.bytes, sizeof(hash.bytes));
+    cs_json_uint(json, "samples", result->samples);
+    cs_json_uint(json, "steps", result->steps);
+    cs_json_real(json, "loss", result->loss);
+    cs_json_list(json, "evaluations");
+    const cs_buffer *out = json->out;
+    for (size_t i = 0; i < result->n_evaluations && out->size < CS_RECORD_MAX_BYTES / 2; i++) {
+        const Consilium__V1__Evaluation *evaluation = result->evaluations[i];
+        cs_json_object(json, NULL);
+        cs_json_text(json, "model", evaluation->model);
+        cs_json_text(json, "split", evaluation->split);
+        cs_json_text(json, "standardize", evaluation->standardize);
+        for (size_t m = 0; m < evaluation->n_metrics && out->size < CS_RECORD_MAX_BYTES / 2; m++)
+            cs_json_real(json, evaluation->metrics[m]->name, evaluation->metrics[m]->value);
+        cs_json_end(json, '}');
+    }
+    cs_json_end(json, ']');
+    cs_json_end(json, '}');
+}
+
+cs_status task_record_leaving(const struct task *task, const Consilium__V1__TaskResult *result)
+{
+    cs_record records[CS_TASK_BLOBS_MAX + 1];
+    cs_buffer fields[CS_COUNT(records)] = {0};
+    char *keys[CS_COUNT(records)] = {0};
+    const size_t outputs = CS_MIN(result->n_outputs, (size_t)CS_TASK_BLOBS_MAX);
+    for (size_t i = 0; i <= outputs; i++) {
+        cs_json json = cs_json_to(&fields[i]);
+        if (i < outputs) {
+            const Consilium__V1__Blob *blob = result->outputs[i];
+            char hex[CS_HASH_HEX_BYTES];
+            cs_hex_encode(hex, blob->sha256.data, CS_HASH_BYTES);
+            keys[i] = cs_format("update:%s:%s", task->name, hex);
+            write_update(&json, task, blob);
+        } else {
+            keys[i] = cs_format("result:%s", task->name);
+            write_result(&json, task, result);
+        }
+        records[i] = (cs_record){
+            .kind = i < outputs ? "update_sent" : "result_sent", .key = keys[i], .fields = cs_buffer_view(&fields[i])};
+    }
+    cs_status status = cs_transcript_append_all(task->agent->transcript, records, outputs + 1);
+    for (size_t i = 0; i <= outputs; i++) {
+        cs_buffer_clear(&fields[i]);
+        cs_free(keys[i]);
+    }
+    return status;
 }
 
 static cs_status upload(struct task *task)
@@ -107,9 +159,9 @@ static cs_status upload(struct task *task)
     ProtobufCMessage *message = NULL;
     CS_TRY(cs_wire_unpack(&consilium__v1__task_result__descriptor, cs_buffer_view(&task->result), arena, &message));
     const Consilium__V1__TaskResult *result = (const Consilium__V1__TaskResult *)message;
+    CS_TRY(task_record_leaving(task, result));
+    CS_FAILPOINT("agent.upload.recorded");
     for (size_t i = 0; i < result->n_outputs; i++) {
-        CS_TRY(record_update(task, result->outputs[i]));
-        CS_FAILPOINT("agent.upload.recorded");
         CS_TRY(cs_transfer_store(task->agent->transfer, task->link, result->key, result->outputs[i], upload_progress,
                                  task));
     }

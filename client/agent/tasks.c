@@ -137,40 +137,6 @@ static bool send_result(cs_agent *agent, Consilium__V1__TaskResult *result)
     return agent_send(agent, &message);
 }
 
-/* The numbers of a result leave the building with it: the record names every one of them by the hash of the whole, and
- * the means among them by value. */
-static bool record_result(cs_agent *agent, const struct task *task, const Consilium__V1__TaskResult *result)
-{
-    const cs_hash hash = cs_sha256(cs_buffer_view(&task->result));
-    CS_AUTO(cs_string) key = cs_format("result:%s", task->name);
-    CS_AUTO(cs_buffer) fields = CS_BUFFER_EMPTY;
-    cs_json json = cs_json_to(&fields);
-    cs_json_object(&json, NULL);
-    cs_json_text(&json, "job", task->job);
-    cs_json_uint(&json, "round", task->round);
-    cs_json_text(&json, "phase", task->phase);
-    cs_json_text(&json, "outcome", result->outcome == CONSILIUM__V1__OUTCOME__OUTCOME_DONE ? "done" : "failed");
-    cs_json_text(&json, "reason", result->reason);
-    cs_json_hex(&json, "result_sha256", hash.bytes, sizeof(hash.bytes));
-    cs_json_uint(&json, "samples", result->samples);
-    cs_json_uint(&json, "steps", result->steps);
-    cs_json_real(&json, "loss", result->loss);
-    cs_json_list(&json, "evaluations");
-    for (size_t i = 0; i < result->n_evaluations && fields.size < CS_RECORD_MAX_BYTES / 2; i++) {
-        const Consilium__V1__Evaluation *evaluation = result->evaluations[i];
-        cs_json_object(&json, NULL);
-        cs_json_text(&json, "model", evaluation->model);
-        cs_json_text(&json, "split", evaluation->split);
-        cs_json_text(&json, "standardize", evaluation->standardize);
-        for (size_t m = 0; m < evaluation->n_metrics && fields.size < CS_RECORD_MAX_BYTES / 2; m++)
-            cs_json_real(&json, evaluation->metrics[m]->name, evaluation->metrics[m]->value);
-        cs_json_end(&json, '}');
-    }
-    cs_json_end(&json, ']');
-    cs_json_end(&json, '}');
-    return agent_record(agent, "result_sent", key, &fields);
-}
-
 static void wait_and_repeat(struct task *task)
 {
     task->due_ms = cs_clock_monotonic_ms() + cs_backoff_ms(task->repeats, CS_RETRY_BASE_MS, CS_RETRY_CAP_MS);
@@ -186,7 +152,9 @@ static void send_stored(cs_agent *agent, struct task *task)
                CS_S("reason", cs_error_text()));
         return;
     }
-    if (!record_result(agent, task, result)) {
+    if (task_record_leaving(task, result) != CS_OK) { /* recorded before the upload; here only after a restart */
+        cs_log(CS_LOG_ERROR, "agent", "transcript not written", CS_S("task", task->name),
+               CS_S("reason", cs_error_text()));
         wait_and_repeat(task);
         return;
     }
@@ -576,7 +544,7 @@ void tasks_acknowledge(cs_agent *agent, const Consilium__V1__ResultAck *ack)
     text_shorten(ack->reason, reason, sizeof(reason));
     cs_json_text(&json, "reason", reason);
     cs_json_end(&json, '}');
-    agent_record(agent, "result_acknowledged", key, &fields);
+    agent_record_later(agent, "result_acknowledged", key, &fields);
     if (cs_failpoint("agent.ack.store") != CS_OK ||
         cs_records_acknowledge(agent->records, task->job, task->round, task->phase) != CS_OK)
         cs_log(CS_LOG_ERROR, "agent", "acknowledgement not stored", CS_S("task", task->name),

@@ -22,6 +22,7 @@
 #define SAVE_REMAINING_MS 5000
 #define PROGRESS_TELL_MS  250
 #define RETRY_MS          1000
+#define COLLECT_EVERY_MS  5000 /* it looks at every blob's name: not after each round of a fast job */
 /* Of a site's message unpacked: a few times its bytes, since fields become pointers and structs. */
 #define UNPACK_FACTOR  32
 #define UNPACK_SLACK   (256 * 1024)
@@ -342,6 +343,7 @@ static void publish_access(cs_engine *engine)
 /* Unreferenced blobs go once it is certain that none of them is on its way to becoming referenced. */
 static void collect(cs_engine *engine)
 {
+    engine->collect_at_ms = cs_clock_monotonic_ms() + COLLECT_EVERY_MS;
     for (const struct job *job = engine->jobs; job; job = job->next) {
         /* Blobs that came before this process started may belong to results that still come. */
         if (job->row.state == ROUND_COLLECTING && job->was_loaded)
@@ -442,7 +444,7 @@ static void settle(cs_engine *engine)
         if (job->needs_effects)
             job_effects(engine, job);
     }
-    if (engine->wants_collect && !engine->is_collecting)
+    if (engine->wants_collect && !engine->is_collecting && cs_clock_monotonic_ms() >= engine->collect_at_ms)
         collect(engine);
     call_dones(engine, status, error ? error : "");
     tell_watches(engine, cs_clock_monotonic_ms());
@@ -474,6 +476,9 @@ static void tick(cs_engine *engine)
         reload(engine);
     if (engine->outbox_retry_at_ms > 0 && now_ms >= engine->outbox_retry_at_ms)
         engine->outbox_written = true;
+    /* What the last collection spared because it was young. */
+    if (now_ms >= engine->collect_at_ms + CS_BLOB_GRACE_MS)
+        engine->wants_collect = true;
     for (struct job *job = engine->jobs; job; job = job->next) {
         if (job->row.outcome == 0 && job_tick(engine, job, now_ms) != CS_OK)
             give_up(engine, "a job could not go on", job->row.name);
@@ -652,6 +657,8 @@ static int64_t wake_ms(cs_engine *engine)
     int64_t wake = INT64_MAX;
     wake = sooner(wake, engine->reload_at_ms);
     wake = sooner(wake, engine->outbox_retry_at_ms);
+    if (!engine->is_collecting)
+        wake = sooner(wake, engine->collect_at_ms + (engine->wants_collect ? 0 : CS_BLOB_GRACE_MS));
     for (struct job *job = engine->jobs; job; job = job->next) {
         wake = CS_MIN(wake, CS_MAX(job_wake_ms(engine, job, now_ms), (int64_t)0));
         if (job->row.remaining_ms != CS_JOB_NO_DEADLINE)

@@ -253,6 +253,7 @@ struct cs_engine {
     int64_t reload_at_ms;
     bool access_changed;
     bool wants_collect;
+    int64_t collect_at_ms; /* not before */
     bool is_collecting;
     int64_t save_at_ms;
     int64_t started_at_ms; /* monotonic */

@@ -518,6 +518,7 @@ static cs_status end_job(cs_engine *engine, struct job *job, int outcome)
     job->row.finished_ms = cs_clock_wall_ms();
     stop_deadline(job);
     engine->wants_collect = true;
+    engine->collect_at_ms = 0; /* at once: nothing fast follows */
     engine->access_changed = true;
     return record_ended(engine, job);
 }
