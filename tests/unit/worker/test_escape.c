@@ -35,6 +35,15 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_THREAD__
+/* The children end with a thread that still waits, and without a second's thought about it. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "report_thread_leaks=0:atexit_sleep_ms=0";
+}
+#endif
+
 /* The world of a test: root/{data,task,keys}, a helper process that stands for the agent, the agent's memory. */
 static struct {
     char root[64];
