@@ -295,17 +295,35 @@ void cs_rpc_resume(cs_rpc_call *call)
 
 /* ---- opening ---- */
 
+/* What a certificate says does not change; its dates and the registry are looked at for each call. */
+static cs_status recognize(struct queue *queue, cs_bytes pem, cs_identity *ret)
+{
+    for (size_t i = 0; i < KNOWN_PEERS_MAX; i++) {
+        if (cs_bytes_equal(cs_buffer_view(&queue->known[i].pem), pem)) {
+            *ret = queue->known[i].identity;
+            return CS_OK;
+        }
+    }
+    CS_TRY(cs_identity_read(pem, ret));
+    struct known_peer *known = &queue->known[queue->next_known];
+    queue->next_known = (queue->next_known + 1) % KNOWN_PEERS_MAX;
+    cs_buffer_reset(&known->pem);
+    cs_buffer_append(&known->pem, pem.data, pem.size);
+    known->identity = *ret;
+    return CS_OK;
+}
+
 /* Only what the handshake verified: the address and the headers of a call prove nothing. */
-static cs_status read_identity(const grpc_auth_context *verified, cs_identity *ret)
+static cs_status read_identity(struct queue *queue, const grpc_auth_context *verified, cs_identity *ret)
 {
     if (!verified || !grpc_auth_context_peer_is_authenticated(verified))
         return cs_fail(CS_UNAUTHENTICATED, "no verified client certificate");
     grpc_auth_property_iterator properties =
         grpc_auth_context_find_properties_by_name(verified, GRPC_X509_PEM_CERT_PROPERTY_NAME);
     const grpc_auth_property *pem = grpc_auth_property_iterator_next(&properties);
-    if (!pem)
+    if (!pem || pem->value_length == 0)
         return cs_fail(CS_UNAUTHENTICATED, "no client certificate in the verified connection");
-    if (cs_identity_read(cs_bytes_of(pem->value, pem->value_length), ret) != CS_OK)
+    if (recognize(queue, cs_bytes_of(pem->value, pem->value_length), ret) != CS_OK)
         return cs_wrap(CS_UNAUTHENTICATED, "client certificate");
     return CS_OK;
 }
@@ -326,7 +344,7 @@ static cs_status identify(cs_rpc_call *call)
     if (call->peer.is_local)
         return CS_OK;
     grpc_auth_context *verified = grpc_call_auth_context(call->grpc);
-    cs_status status = read_identity(verified, &call->peer.identity);
+    cs_status status = read_identity(call->queue, verified, &call->peer.identity);
     grpc_auth_context_release(verified);
     CS_TRY(status);
     return has_expired(&call->peer) ? expired() : CS_OK;

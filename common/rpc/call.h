@@ -24,7 +24,17 @@ struct endpoint {
 };
 
 /* A completion queue and the one thread that serves it. */
+/* Reading a certificate costs more than the rest of a small call, and sites make many. */
+#define KNOWN_PEERS_MAX 32
+
+struct known_peer {
+    cs_buffer pem;
+    cs_identity identity;
+};
+
 struct queue {
+    struct known_peer known[KNOWN_PEERS_MAX]; /* the queue's thread; the oldest gives way */
+    size_t next_known;
     cs_rpc_server *server;
     grpc_completion_queue *events;
     pthread_t thread;

@@ -358,6 +358,9 @@ void cs_rpc_server_stop(cs_rpc_server *server, int64_t grace_ms)
     pthread_cond_destroy(&server->count_changed);
     pthread_mutex_destroy(&server->identity_guard);
     cs_free(server->unix_socket);
+    for (size_t i = 0; i < server->queue_count; i++)
+        for (size_t k = 0; k < KNOWN_PEERS_MAX; k++)
+            cs_buffer_clear(&server->queues[i].known[k].pem);
     cs_free(server->queues);
     cs_free(server);
 }
