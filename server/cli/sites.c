@@ -128,6 +128,22 @@ int cli_token_new(const cs_arguments *arguments)
     return code;
 }
 
+/* A file for the site: as it is, or as the only member of a JSON object. */
+static void print_file(const cs_arguments *arguments, const char *key, const ProtobufCBinaryData *file)
+{
+    if (!cli_is_json(arguments)) {
+        fwrite(file->data, 1, file->len, stdout);
+        return;
+    }
+    CS_AUTO(cs_string) text = cs_strndup((const char *)file->data, file->len);
+    CS_AUTO(cs_buffer) out = CS_BUFFER_EMPTY;
+    cs_json json = cs_json_to(&out);
+    cs_json_object(&json, NULL);
+    cs_json_text(&json, key, text);
+    cs_json_end(&json, '}');
+    printf("%s\n", cs_buffer_text(&out));
+}
+
 int cli_token_answer(const cs_arguments *arguments)
 {
     CS_AUTO(cs_buffer) file = CS_BUFFER_EMPTY;
@@ -143,7 +159,7 @@ int cli_token_answer(const cs_arguments *arguments)
         code = cli_ask(&session, "AnswerRequest", &request.base, &consilium__v1__offline_answer__descriptor, &message);
     if (code == CS_EXIT_OK) {
         const Consilium__V1__OfflineAnswer *answer = (const Consilium__V1__OfflineAnswer *)message;
-        fwrite(answer->answer_file.data, 1, answer->answer_file.len, stdout);
+        print_file(arguments, "answer_file", &answer->answer_file);
     }
     cli_close(&session);
     return code;
