@@ -476,7 +476,7 @@ static void end_idle_workers_if_due(cs_agent *agent)
     if (cs_records_flush(agent->records) != CS_OK)
         cs_log(CS_LOG_ERROR, "agent", "acknowledgements not stored", CS_S("reason", cs_error_text()));
     if (!tasks_in_flight(agent))
-        lane_give(&agent->work, ERRAND_END_IDLE, NULL, NULL);
+        (void)lane_give(&agent->work, ERRAND_END_IDLE, NULL, NULL); /* comes again */
 }
 
 /* ---- commands ---- */

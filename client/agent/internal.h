@@ -203,8 +203,9 @@ void tasks_free(cs_agent *agent);
  * is in the transcript even if we die in the middle. Once, however often it is called. Any thread. */
 cs_status task_record_leaving(const struct task *task, const Consilium__V1__TaskResult *result);
 void lane_start(struct lane *lane, cs_agent *agent, size_t capacity);
-/* Hands the errand over; never waits. */
-void lane_give(struct lane *lane, enum errand_kind kind, struct task *task, const char *job);
+/* Hands the errand over. False when the lane has more to do than a decent coordinator asks for. Never waits: the lane
+ * may be waiting for room in the agent thread's inbox. */
+bool lane_give(struct lane *lane, enum errand_kind kind, struct task *task, const char *job);
 /* Ends after the errand under way. */
 void lane_stop(struct lane *lane);
 

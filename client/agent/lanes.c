@@ -410,17 +410,17 @@ void lane_start(struct lane *lane, cs_agent *agent, size_t capacity)
         abort(); /* no thread at all: nothing this process could still do */
 }
 
-void lane_give(struct lane *lane, enum errand_kind kind, struct task *task, const char *job)
+bool lane_give(struct lane *lane, enum errand_kind kind, struct task *task, const char *job)
 {
     struct errand *errand = cs_alloc(sizeof(*errand));
     errand->kind = kind;
     errand->task = task;
     errand->job = job != NULL ? cs_strdup(job) : NULL;
-    /* The lane has room for every open task and every open job, so this does not wait. */
-    if (cs_mailbox_post(lane->errands, errand) != CS_OK) {
-        cs_free(errand->job);
-        cs_free(errand);
-    }
+    if (cs_mailbox_try_post(lane->errands, errand) == CS_OK)
+        return true;
+    cs_free(errand->job);
+    cs_free(errand);
+    return false;
 }
 
 void lane_stop(struct lane *lane)

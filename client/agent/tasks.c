@@ -381,8 +381,11 @@ static void give(cs_agent *agent, struct task *task, struct lane *lane)
 {
     if (lane == &agent->transfers)
         task->link = cs_link_hold(cs_session_link(agent->current));
-    task->is_in_flight = true;
-    lane_give(lane, ERRAND_TASK, task, NULL);
+    task->is_in_flight = lane_give(lane, ERRAND_TASK, task, NULL);
+    if (task->is_in_flight)
+        return;
+    cs_link_free(task->link); /* tried again when the lane has brought something back */
+    task->link = NULL;
 }
 
 static bool has_inputs(const cs_agent *agent, const struct task *task)
@@ -412,6 +415,7 @@ static void advance(cs_agent *agent, struct task *task)
 {
     if (task->is_in_flight || agent->is_stopping || task->due_ms > cs_clock_monotonic_ms())
         return;
+    task->due_ms = 0; /* a time that has passed must not wake the thread again and again */
     if (task->step == STEP_FETCH && has_inputs(agent, task))
         task->step = STEP_RUN;
     if (task->step == STEP_UPLOAD && !has_outputs(task))
@@ -566,7 +570,8 @@ void tasks_end_job(cs_agent *agent, const char *job)
         if (strcmp(task->job, job) == 0 && !task->is_dropped)
             drop_task(agent, task);
     }
-    lane_give(&agent->work, ERRAND_END_JOB, NULL, job);
+    if (!lane_give(&agent->work, ERRAND_END_JOB, NULL, job))
+        cs_log(CS_LOG_WARN, "agent", "the job's worker ends once it has been idle", CS_S("job", job));
     show(agent, NULL, CONSILIUM__V1__STAGE__STAGE_UNSPECIFIED);
     agent->wants_collection = true;
 }
