@@ -72,7 +72,8 @@ static bool wait_until_us(pthread_cond_t *condition, pthread_mutex_t *mutex, int
     return result == 0;
 }
 
-/* The system knows nothing of the fake clock, so its waiters look at it every millisecond. */
+/* The system knows nothing of the fake clock, so its waiters look at it every millisecond: at the clock, and at what
+ * they wait for, since a signal between two such waits reaches nobody. */
 #define FAKE_LOOK_US 1000
 
 bool cs_condition_wait(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t until_ms)
@@ -82,11 +83,11 @@ bool cs_condition_wait(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_
             abort();
         return true;
     }
-    while (atomic_load(&is_fake)) {
+    if (atomic_load(&is_fake)) {
         if (cs_clock_monotonic_ms() >= until_ms)
             return false;
-        if (wait_until_us(condition, mutex, read_us(CLOCK_MONOTONIC) + FAKE_LOOK_US))
-            return true;
+        wait_until_us(condition, mutex, read_us(CLOCK_MONOTONIC) + FAKE_LOOK_US);
+        return true;
     }
     const int64_t latest_ms = INT64_MAX / 1000;
     return wait_until_us(condition, mutex, CS_MIN(until_ms, latest_ms) * 1000);

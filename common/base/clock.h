@@ -17,7 +17,8 @@ int64_t cs_clock_wall_ms(void);
 /* "2026-03-01T10:22:31.412Z" */
 void cs_clock_format(int64_t wall_ms, char out[CS_TIME_TEXT_BYTES]);
 
-/* Condition variables that wait on the monotonic clock. `until_ms` < 0: for ever. Returns false on time-out. */
+/* Condition variables that wait on the monotonic clock. `until_ms` < 0: for ever. Returns false on time-out; true
+ * means "look again", signalled or not. */
 void cs_condition_init(pthread_cond_t *condition);
 bool cs_condition_wait(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t until_ms);
 /* For back-off and polling of other processes; not for tests of our own threads. */

@@ -37,7 +37,8 @@ struct waiter {
     pthread_mutex_t mutex;
     pthread_cond_t condition;
     atomic_bool is_waiting;
-    bool was_woken;
+    bool has_message; /* guarded by mutex */
+    bool was_in_time;
 };
 
 static void *wait_until_2000(void *self)
@@ -45,7 +46,9 @@ static void *wait_until_2000(void *self)
     struct waiter *waiter = self;
     pthread_mutex_lock(&waiter->mutex);
     atomic_store(&waiter->is_waiting, true);
-    waiter->was_woken = cs_condition_wait(&waiter->condition, &waiter->mutex, 2000);
+    waiter->was_in_time = true;
+    while (!waiter->has_message && waiter->was_in_time)
+        waiter->was_in_time = cs_condition_wait(&waiter->condition, &waiter->mutex, 2000);
     pthread_mutex_unlock(&waiter->mutex);
     return NULL;
 }
@@ -53,7 +56,7 @@ static void *wait_until_2000(void *self)
 static void a_waiter_times_out_when_the_fake_clock_passes_its_end(void **state)
 {
     (void)state;
-    struct waiter waiter = {.mutex = PTHREAD_MUTEX_INITIALIZER, .was_woken = true};
+    struct waiter waiter = {.mutex = PTHREAD_MUTEX_INITIALIZER};
     cs_condition_init(&waiter.condition);
     cs_clock_fake(1000, 0);
     pthread_t thread;
@@ -64,7 +67,7 @@ static void a_waiter_times_out_when_the_fake_clock_passes_its_end(void **state)
     cs_clock_fake_advance(1000);
     pthread_join(thread, NULL);
 
-    assert_false(waiter.was_woken);
+    assert_false(waiter.was_in_time);
     cs_clock_real();
 }
 
@@ -79,16 +82,29 @@ static void a_waiter_wakes_when_signalled(void **state)
     while (!atomic_load(&waiter.is_waiting))
         ;
 
-    /* It looks at the fake clock between short waits, so it must be told more than once. */
-    for (bool is_done = false; !is_done;) {
-        pthread_mutex_lock(&waiter.mutex);
-        pthread_cond_signal(&waiter.condition);
-        is_done = waiter.was_woken;
-        pthread_mutex_unlock(&waiter.mutex);
-    }
+    pthread_mutex_lock(&waiter.mutex);
+    waiter.has_message = true;
+    pthread_cond_signal(&waiter.condition);
+    pthread_mutex_unlock(&waiter.mutex);
     pthread_join(thread, NULL);
 
-    assert_true(waiter.was_woken);
+    assert_true(waiter.was_in_time);
+    cs_clock_real();
+}
+
+/* The signal may come in the moment between two short waits, where it wakes nobody. */
+static void a_waiter_on_the_fake_clock_looks_again_without_a_signal(void **state)
+{
+    (void)state;
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t condition;
+    cs_condition_init(&condition);
+    cs_clock_fake(1000, 0);
+    pthread_mutex_lock(&mutex);
+
+    assert_true(cs_condition_wait(&condition, &mutex, 2000));
+
+    pthread_mutex_unlock(&mutex);
     cs_clock_real();
 }
 
@@ -112,6 +128,7 @@ int main(void)
         cmocka_unit_test(the_fake_clock_moves_only_when_told),
         cmocka_unit_test(a_waiter_times_out_when_the_fake_clock_passes_its_end),
         cmocka_unit_test(a_waiter_wakes_when_signalled),
+        cmocka_unit_test(a_waiter_on_the_fake_clock_looks_again_without_a_signal),
         cmocka_unit_test(a_time_in_the_past_is_no_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
