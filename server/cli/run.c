@@ -165,8 +165,11 @@ static void stop(struct coordinator *coordinator)
         cs_enrolment_stop(coordinator->enrolment);
     if (coordinator->services)
         cs_services_set_server(coordinator->services, NULL);
-    if (coordinator->server)
+    if (coordinator->server) {
+        /* Work on the engine's thread may still hold the server; it is done when work posted now is. */
+        CS_IGNORE(cs_engine_run(coordinator->engine, publish_registry, NULL), "waited for, whatever came of it");
         cs_rpc_server_stop(coordinator->server, STOP_GRACE_MS);
+    }
     if (coordinator->engine)
         cs_engine_stop(coordinator->engine);
     cs_services_free(coordinator->services);
