@@ -27,8 +27,12 @@
 /* Back-off between tries, of connections and of work: jittered, from half a second to half a minute. */
 #define CS_RETRY_BASE_MS 500
 #define CS_RETRY_CAP_MS  30000
-/* Repeats of a task after its worker was lost, and of a transfer that the coordinator refuses. */
+/* Repeats of a transfer that the coordinator refuses. */
 #define CS_REPEATS_MAX 3
+/* Repeats of a task whose worker was lost: somebody may kill it several times, a data set that crashes it must not do
+ * so for ever. Quicker than a line, since nobody else is asked. */
+#define CS_WORKER_REPEATS_MAX  6
+#define CS_WORKER_RETRY_CAP_MS 2000
 /* At most four progress messages a second and task. */
 #define CS_PROGRESS_INTERVAL_MS 250
 /* A worker without a task for so long is ended; it holds the model and the data in memory. */

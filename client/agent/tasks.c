@@ -139,7 +139,8 @@ static bool send_result(cs_agent *agent, Consilium__V1__TaskResult *result)
 
 static void wait_and_repeat(struct task *task)
 {
-    task->due_ms = cs_clock_monotonic_ms() + cs_backoff_ms(task->repeats, CS_RETRY_BASE_MS, CS_RETRY_CAP_MS);
+    const int64_t cap_ms = task->step == STEP_RUN ? CS_WORKER_RETRY_CAP_MS : CS_RETRY_CAP_MS;
+    task->due_ms = cs_clock_monotonic_ms() + cs_backoff_ms(task->repeats, CS_RETRY_BASE_MS, cap_ms);
     task->repeats++;
 }
 
@@ -470,7 +471,8 @@ static void step_failed(cs_agent *agent, struct task *task)
         wait_and_repeat(task);
         return;
     }
-    if ((is_transfer || task->is_worth_repeating) && task->repeats < CS_REPEATS_MAX) {
+    const uint32_t repeats_max = is_transfer ? CS_REPEATS_MAX : CS_WORKER_REPEATS_MAX;
+    if ((is_transfer || task->is_worth_repeating) && task->repeats < repeats_max) {
         wait_and_repeat(task);
         return;
     }

@@ -12,16 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static int show(const cs_arguments *arguments, const ProtobufCMessage *answer)
-{
-    const Consilium__V1__JobStatus *job = (const Consilium__V1__JobStatus *)answer;
-    if (cli_is_json(arguments))
-        cli_print_job_json(job);
-    else
-        cli_print_job(job);
-    return CS_EXIT_OK;
-}
-
 static int watch(cli_session *session, const char *name)
 {
     Consilium__V1__JobRef request = CONSILIUM__V1__JOB_REF__INIT;
@@ -104,48 +94,88 @@ int cli_job_watch(const cs_arguments *arguments)
     return code;
 }
 
-/* The methods that take a JobRef and answer with a JobStatus. */
-static int ask_about_job(const cs_arguments *arguments, const char *method)
+/* A long history comes in pages; here it is one again. */
+static int fetch_job(cli_session *session, const char *name, Consilium__V1__JobStatus **ret)
 {
-    cli_session session;
-    int code = cli_open(arguments, &session);
     Consilium__V1__JobRef request = CONSILIUM__V1__JOB_REF__INIT;
-    request.job = (char *)(uintptr_t)cs_argument(arguments, "JOB");
+    request.job = (char *)(uintptr_t)name;
     ProtobufCMessage *answer = NULL;
-    if (code == CS_EXIT_OK)
-        code = cli_ask(&session, method, &request.base, &consilium__v1__job_status__descriptor, &answer);
-    if (code == CS_EXIT_OK)
-        code = show(arguments, answer);
-    cli_close(&session);
+    int code = cli_ask(session, "ShowJob", &request.base, &consilium__v1__job_status__descriptor, &answer);
+    if (code != CS_EXIT_OK)
+        return code;
+    Consilium__V1__JobStatus *whole = (Consilium__V1__JobStatus *)answer;
+    const Consilium__V1__JobStatus *page = whole;
+    while (page->has_more && page->n_history > 0) {
+        request.first_round = page->history[page->n_history - 1]->round + 1;
+        code = cli_ask(session, "ShowJob", &request.base, &consilium__v1__job_status__descriptor, &answer);
+        if (code != CS_EXIT_OK)
+            return code;
+        page = (const Consilium__V1__JobStatus *)answer;
+        size_t size = sizeof *whole->history;
+        Consilium__V1__RoundSummary **history =
+            cs_arena_alloc(session->arena, (whole->n_history + page->n_history) * size);
+        if (!history)
+            return cli_fail(session,
+                            cs_fail(CS_EXHAUSTED, "job '%s': its history is too long to be shown whole", name));
+        memcpy(history, whole->history, whole->n_history * size);
+        memcpy(history + whole->n_history, page->history, page->n_history * size);
+        whole->history = history;
+        whole->n_history += page->n_history;
+    }
+    *ret = whole;
+    return CS_EXIT_OK;
+}
+
+static int show_job(cli_session *session)
+{
+    Consilium__V1__JobStatus *job = NULL;
+    int code = fetch_job(session, cs_argument(session->arguments, "JOB"), &job);
+    if (code == CS_EXIT_OK && cli_is_json(session->arguments))
+        cli_print_job_json(job);
+    else if (code == CS_EXIT_OK)
+        cli_print_job(job);
     return code;
 }
 
 int cli_job_show(const cs_arguments *arguments)
 {
-    return ask_about_job(arguments, "ShowJob");
+    cli_session session;
+    int code = cli_open(arguments, &session);
+    if (code == CS_EXIT_OK)
+        code = show_job(&session);
+    cli_close(&session);
+    return code;
+}
+
+/* Asks for a change, then shows what the job is now. */
+static int change_job(const cs_arguments *arguments, const char *method, const ProtobufCMessage *request)
+{
+    cli_session session;
+    int code = cli_open(arguments, &session);
+    ProtobufCMessage *answer = NULL;
+    if (code == CS_EXIT_OK)
+        code = cli_ask(&session, method, request, &consilium__v1__job_status__descriptor, &answer);
+    if (code == CS_EXIT_OK)
+        code = show_job(&session);
+    cli_close(&session);
+    return code;
 }
 
 int cli_job_resume(const cs_arguments *arguments)
 {
-    return ask_about_job(arguments, "ResumeJob");
+    Consilium__V1__JobRef request = CONSILIUM__V1__JOB_REF__INIT;
+    request.job = (char *)(uintptr_t)cs_argument(arguments, "JOB");
+    return change_job(arguments, "ResumeJob", &request.base);
 }
 
 int cli_job_cancel(const cs_arguments *arguments)
 {
-    cli_session session;
-    int code = cli_open(arguments, &session);
     Consilium__V1__CancelJobRequest request = CONSILIUM__V1__CANCEL_JOB_REQUEST__INIT;
     request.job = (char *)(uintptr_t)cs_argument(arguments, "JOB");
     const char *reason = cs_argument(arguments, "--reason");
     if (reason)
         request.reason = (char *)(uintptr_t)reason;
-    ProtobufCMessage *answer = NULL;
-    if (code == CS_EXIT_OK)
-        code = cli_ask(&session, "CancelJob", &request.base, &consilium__v1__job_status__descriptor, &answer);
-    if (code == CS_EXIT_OK)
-        code = show(arguments, answer);
-    cli_close(&session);
-    return code;
+    return change_job(arguments, "CancelJob", &request.base);
 }
 
 int cli_job_list(const cs_arguments *arguments)

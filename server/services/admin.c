@@ -17,8 +17,13 @@ static cs_status operator_only(cs_rpc_call *call)
     return CS_OK;
 }
 
-/* A job of a thousand rounds does not fit a message: the oldest rounds are left out then. */
-#define HISTORY_FITS_BYTES (CS_WIRE_MESSAGE_MAX_BYTES * 3 / 4)
+/* A job of a thousand rounds does not fit a message. */
+static bool fits_into_message(const Consilium__V1__JobStatus *status)
+{
+    CS_AUTO(cs_buffer) packed = CS_BUFFER_EMPTY;
+    cs_wire_pack(&status->base, &packed);
+    return cs_wire_scan(status->base.descriptor, cs_buffer_view(&packed)) == CS_OK;
+}
 
 static void leave_out_oldest(Consilium__V1__JobStatus *status, size_t count)
 {
@@ -26,10 +31,18 @@ static void leave_out_oldest(Consilium__V1__JobStatus *status, size_t count)
     status->n_history -= count;
 }
 
-static void fit_into_message(Consilium__V1__JobStatus *status)
+static void keep_newest_that_fit(Consilium__V1__JobStatus *status)
 {
-    while (status->n_history > 1 && protobuf_c_message_get_packed_size(&status->base) > HISTORY_FITS_BYTES)
+    while (status->n_history > 1 && !fits_into_message(status))
         leave_out_oldest(status, (status->n_history + 3) / 4);
+}
+
+static void keep_oldest_that_fit(Consilium__V1__JobStatus *status)
+{
+    while (status->n_history > 1 && !fits_into_message(status)) {
+        status->n_history -= (status->n_history + 3) / 4;
+        status->has_more = true;
+    }
 }
 
 /* ---- unary methods: on the engine's thread ---- */
@@ -45,11 +58,13 @@ static cs_status submit_job(ask *question, cs_store *store)
     return CS_OK;
 }
 
-static cs_status describe(ask *question, const char *job)
+static cs_status describe(ask *question, const char *job, uint32_t first_round)
 {
     Consilium__V1__JobStatus *status = NULL;
     CS_TRY(cs_engine_describe(question->services->engine, job, true, question->arena, &status));
-    fit_into_message(status);
+    while (status->n_history > 0 && status->history[0]->round < first_round)
+        leave_out_oldest(status, 1);
+    keep_oldest_that_fit(status);
     question->answer = &status->base;
     return CS_OK;
 }
@@ -57,7 +72,8 @@ static cs_status describe(ask *question, const char *job)
 static cs_status show_job(ask *question, cs_store *store)
 {
     (void)store;
-    return describe(question, ((const Consilium__V1__JobRef *)question->request)->job);
+    const Consilium__V1__JobRef *request = (const Consilium__V1__JobRef *)question->request;
+    return describe(question, request->job, request->first_round);
 }
 
 static cs_status cancel_job(ask *question, cs_store *store)
@@ -66,7 +82,7 @@ static cs_status cancel_job(ask *question, cs_store *store)
     const Consilium__V1__CancelJobRequest *request = (const Consilium__V1__CancelJobRequest *)question->request;
     CS_TRY(cs_engine_cancel(question->services->engine, request->job,
                             request->reason[0] ? request->reason : "cancelled by the operator"));
-    return describe(question, request->job);
+    return describe(question, request->job, 0);
 }
 
 static cs_status resume_job(ask *question, cs_store *store)
@@ -74,7 +90,7 @@ static cs_status resume_job(ask *question, cs_store *store)
     (void)store;
     const Consilium__V1__JobRef *request = (const Consilium__V1__JobRef *)question->request;
     CS_TRY(cs_engine_resume(question->services->engine, request->job));
-    return describe(question, request->job);
+    return describe(question, request->job, 0);
 }
 
 static cs_status list_jobs(ask *question, cs_store *store)
@@ -256,7 +272,7 @@ static void watched_job_changed(void *self)
     pthread_mutex_lock(&watcher->newest_mutex);
     while (status->n_history > 0 && !is_final(status->state) && status->history[0]->round < watcher->rounds_shown)
         leave_out_oldest(status, 1);
-    fit_into_message(status);
+    keep_newest_that_fit(status);
     cs_arena *older = watcher->newest_arena;
     watcher->newest_arena = arena;
     watcher->newest = status;

@@ -6,6 +6,7 @@ The seed is printed with every failure and repeats the moments: CONSILIUM_TEST_S
 import os
 import random
 import signal
+import subprocess
 import time
 import unittest
 
@@ -103,10 +104,12 @@ class PhaseTest(ConsortiumTest):
                     wait_until(lambda: not self.consortium.daemon.is_running() or self.consortium.job(job)["state"] == "complete",
                                "the failpoint or the end")
                 except harness.Failed:
-                    if self.consortium.daemon.is_running():
+                    try:  # its socket closes a moment before the process is gone
+                        self.consortium.daemon.process.wait(5)
+                    except subprocess.TimeoutExpired:
                         raise
-                if not self.consortium.daemon.is_running():
-                    self.consortium.start()
+                self.consortium.daemon.stop()  # if it still runs: the failpoint may come after the end of the job
+                self.consortium.start()
                 if job is None:  # it died before the submission was acknowledged
                     jobs = [entry for entry in self.consortium.server_json("job", "list") if entry["state"] in ("waiting", "running")]
                     job = jobs[-1]["job"] if jobs else self.consortium.submit(plan_yaml(rounds=3, minimum=2, deadline="1h"))
