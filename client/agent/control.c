@@ -55,6 +55,8 @@ static cs_status serve(const cs_control *control, int fd)
     return cs_frame_write_message(fd, &answer->base);
 }
 
+#define ACCEPT_PAUSE_MS 100
+
 static void *listen_on(void *argument)
 {
     const cs_control *control = argument;
@@ -62,6 +64,10 @@ static void *listen_on(void *argument)
         CS_AUTO(cs_fd) fd = accept4(control->listener, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
+            cs_sleep_ms(ACCEPT_PAUSE_MS); /* commands wait meanwhile; they are not shut out for good */
+            continue;
+        }
         if (fd < 0)
             return NULL; /* cs_control_stop has shut the listener down */
         const cs_status status = serve(control, fd);

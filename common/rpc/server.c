@@ -169,7 +169,8 @@ static cs_status open_unix_socket(cs_rpc_server *server, const cs_rpc_server_con
     CS_AUTO(cs_string) address = cs_format("unix:%s", config->unix_socket);
     grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
     struct endpoint *endpoint = &server->endpoints[server->endpoint_count - 1];
-    mode_t before = umask(0177); /* never open to others, not even for a moment */
+    mode_t before =
+        umask(0077); /* never open to others, not even for a moment; other threads may make folders meanwhile */
     int port = grpc_server_add_http2_port(endpoint->grpc, address, credentials);
     umask(before);
     grpc_server_credentials_release(credentials);
