@@ -233,6 +233,35 @@ enum posted_kind {
 /* From the aggregation thread; `item` becomes the engine's. */
 void engine_post_result(cs_engine *engine, enum posted_kind kind, void *item);
 
+/* A message in the engine's mailbox. */
+struct posted {
+    enum posted_kind kind;
+    char site[CS_NAME_MAX + 1];
+    uint64_t session;
+    uint64_t features;
+    char *software;
+    cs_buffer message;
+    void *result; /* struct checked or struct folded */
+    cs_status (*work)(void *argument, cs_store *store);
+    void (*done)(void *argument, cs_status status, const char *error);
+    void *argument;
+};
+
+/* How many messages of a site wait there. */
+struct inflight {
+    char site[CS_NAME_MAX + 1];
+    size_t count;
+};
+
+struct cs_watch {
+    cs_watch *next;
+    cs_engine *engine;
+    char job[CS_NAME_MAX + 1];
+    void (*changed)(void *self);
+    void *self;
+    bool is_over; /* taken out once no walk over the list is under way */
+};
+
 struct pending_ack;
 struct pending_done;
 
@@ -283,7 +312,27 @@ CS_MUST_CHECK cs_status engine_begin(cs_engine *engine);
 void engine_ack(cs_engine *engine, const char *site, const Consilium__V1__TaskKey *key, Consilium__V1__Verdict verdict,
                 const char *reason);
 bool engine_send(cs_engine *engine, const char *site, const Consilium__V1__CoordinatorMessage *message);
+void engine_posted_free(struct posted *posted);
+void engine_end_inflight(cs_engine *engine, const char *site);
+void engine_add_job(cs_engine *engine, struct job *job);
+/* Lets the table look at the job again: something it depends on has changed. */
+void engine_look(cs_engine *engine, struct job *job);
+/* An event that could not be written: the batch is given up and memory is read again. */
+void engine_give_up(cs_engine *engine, const char *what, const char *name);
 /* True when the disk has more than the reserve. */
 bool engine_has_room(cs_engine *engine);
+
+/* A paused job looks this often whether what it waits for is there again. */
+#define PAUSED_LOOK_MS 2000
+
+/* ---- job.c, for load.c ---- */
+static inline const cs_plan *plan_of(const struct job *job)
+{
+    return job->plan->plan;
+}
+void job_exclude(struct member *member, const char *word, const char *reason);
+void job_forget_tasks(struct job *job);
+void job_start_deadline(struct job *job, int64_t duration_ms);
+const char *task_state_word(cs_task_state state);
 
 #endif

@@ -1,5 +1,5 @@
-/* The life of a job: the facts for the round table, what each of its actions writes, and the effects of a state.
- * Engine's thread; called by engine.c and door.c. */
+/* The life of a job: the facts for the round table, and what each of its actions writes. Engine's thread; called by
+ * engine.c and door.c. */
 #include "server/engine/internal.h"
 
 #include "common/base/clock.h"
@@ -8,16 +8,11 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* A paused job looks this often whether what it waits for is there again. */
-#define PAUSED_LOOK_MS 2000
 /* A site that was here a moment ago (its agent or this process was restarted) is waited for before a round opens
  * without it; never for longer than the plan waits for a phase. */
 #define RETURN_GRACE_MS (20 * 1000)
-/* "job-2", "job-3" … for plans of the same name. */
-#define NAME_TRIES_MAX 100000
 
 struct shared_plan *plan_share(struct shared_plan *plan)
 {
@@ -31,11 +26,6 @@ void plan_release(struct shared_plan *plan)
         return;
     cs_plan_free(plan->plan);
     cs_free(plan);
-}
-
-static const cs_plan *plan_of(const struct job *job)
-{
-    return job->plan->plan;
 }
 
 /* ---- members ---- */
@@ -226,7 +216,7 @@ static void say_sites(cs_engine *engine, const struct job *job, const char *what
     say_missing_members(engine, job, out);
 }
 
-static const char *task_state_word(cs_task_state state)
+const char *task_state_word(cs_task_state state)
 {
     switch (state) {
     case CS_TASK_REFUSED:
@@ -265,7 +255,7 @@ static void set_reason(struct job *job, const char *reason)
 
 /* ---- writing ---- */
 
-static void start_deadline(struct job *job, int64_t duration_ms)
+void job_start_deadline(struct job *job, int64_t duration_ms)
 {
     job->row.remaining_ms = duration_ms;
     job->deadline_at_ms = cs_clock_monotonic_ms() + duration_ms;
@@ -291,7 +281,7 @@ cs_status job_save_remaining(cs_engine *engine, struct job *job, int64_t now_ms)
     return cs_jobs_update(engine->store, &job->row);
 }
 
-static void forget_tasks(struct job *job)
+void job_forget_tasks(struct job *job)
 {
     for (size_t i = 0; i < job->tasks_count; i++) {
         cs_task_row_clear(&job->tasks[i].row);
@@ -302,7 +292,7 @@ static void forget_tasks(struct job *job)
     job->tasks_count = 0;
 }
 
-static void exclude(struct member *member, const char *word, const char *reason)
+void job_exclude(struct member *member, const char *word, const char *reason)
 {
     member->is_excluded = true;
     snprintf(member->excluded_reason, sizeof(member->excluded_reason), "%s%s%.250s", word, reason[0] ? ": " : "",
@@ -318,7 +308,7 @@ static cs_status set_task_state(cs_engine *engine, struct job *job, struct task 
     task->is_checking = false;
     cs_buffer_clear(&task->checking);
     if (state != CS_TASK_ACCEPTED && state != CS_TASK_FOLDED)
-        exclude(&job->members[task->member], task_state_word(state), reason);
+        job_exclude(&job->members[task->member], task_state_word(state), reason);
     job->has_changed = true;
     engine->access_changed = true;
     CS_FAILPOINT("engine.task_state");
@@ -361,7 +351,7 @@ static cs_status assign(cs_engine *engine, struct job *job)
     }
     cs_free(candidates);
     cs_free(chosen);
-    start_deadline(job, plan_of(job)->sites.deadline_ms);
+    job_start_deadline(job, plan_of(job)->sites.deadline_ms);
     engine->access_changed = true;
     return status;
 }
@@ -377,7 +367,7 @@ static cs_status open_round(cs_engine *engine, struct job *job)
             cs_buffer_printf(&row.participants, "%s ", member->row.site);
     }
     job->row.phase = 0;
-    forget_tasks(job);
+    job_forget_tasks(job);
     CS_TRY(cs_jobs_round_put(engine->store, job->row.id, &row));
     CS_TRY(record_round_opened(engine, job));
     CS_FAILPOINT("engine.round_opened");
@@ -587,7 +577,7 @@ static cs_status act(cs_engine *engine, struct job *job, enum round_event event,
         return CS_OK;
     case DO_READY:
         job->row.round = phases_of(job, 0) > 0 ? 0 : 1;
-        start_deadline(job, plan_of(job)->sites.deadline_ms);
+        job_start_deadline(job, plan_of(job)->sites.deadline_ms);
         return CS_OK;
     case DO_OPEN:
         return open_round(engine, job);
@@ -599,16 +589,16 @@ static cs_status act(cs_engine *engine, struct job *job, enum round_event event,
         return close_open_tasks(engine, job, "the phase's deadline had passed");
     case DO_NEXT_PHASE:
         CS_TRY(finish_phase(engine, job));
-        forget_tasks(job);
+        job_forget_tasks(job);
         job->row.phase++;
         return assign(engine, job);
     case DO_NEXT_ROUND:
         CS_TRY(finish_phase(engine, job));
         CS_TRY(close_round(engine, job, false));
-        forget_tasks(job);
+        job_forget_tasks(job);
         job->row.phase = 0;
         job->row.round++;
-        start_deadline(job, plan_of(job)->sites.deadline_ms);
+        job_start_deadline(job, plan_of(job)->sites.deadline_ms);
         return CS_OK;
     case DO_FINISH:
         CS_TRY(finish_phase(engine, job));
@@ -621,7 +611,7 @@ static cs_status act(cs_engine *engine, struct job *job, enum round_event event,
         job->row.paused_for = PAUSE_NONE;
         set_reason(job, "");
         if (step->next == ROUND_IDLE)
-            start_deadline(job, plan_of(job)->sites.deadline_ms);
+            job_start_deadline(job, plan_of(job)->sites.deadline_ms);
         return CS_OK;
     case DO_FAIL: {
         CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
@@ -710,223 +700,6 @@ cs_status job_folded(cs_engine *engine, struct job *job, const cs_hash *hash, ui
     return job_step(engine, job, EVENT_FOLDED, NULL);
 }
 
-/* ---- effects ---- */
-
-cs_status job_base(cs_engine *engine, const struct job *job, const cs_phase *phase, uint32_t round, bool *ret_has,
-                   uint32_t *ret_round, cs_blob_row *ret)
-{
-    cs_input inputs[CS_INPUTS_MAX];
-    const size_t count = job->mode->inputs(plan_of(job), round, phase, inputs);
-    *ret_has = false;
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(inputs[i].name, CS_BLOB_MODEL) != 0)
-            continue;
-        *ret_has = true;
-        *ret_round = inputs[i].round;
-        return cs_jobs_blob_find(engine->store, job->row.id, inputs[i].round, "", "", CS_BLOB_MODEL, ret);
-    }
-    return CS_OK;
-}
-
-static void send_offer(cs_engine *engine, const struct job *job, struct member *member, const struct session *session)
-{
-    Consilium__V1__JobOffer offer = CONSILIUM__V1__JOB_OFFER__INIT;
-    offer.job = (char *)(uintptr_t)job->row.name;
-    offer.plan_sha256 = cs_wire_data(job->row.plan_hash.bytes, CS_HASH_BYTES);
-    offer.plan = cs_wire_data(job->plan_bytes.data, job->plan_bytes.size);
-    char **invited = cs_alloc_array(job->members_count, sizeof(char *));
-    for (size_t i = 0; i < job->members_count; i++)
-        invited[i] = job->members[i].row.site;
-    offer.invited = invited;
-    offer.n_invited = job->members_count;
-    Consilium__V1__CoordinatorMessage message = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
-    message.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_OFFER;
-    message.offer = &offer;
-    if (engine_send(engine, member->row.site, &message)) {
-        member->offered_session = session->number;
-        member->has_offer = true;
-    }
-    cs_free(invited);
-}
-
-static void send_offers(cs_engine *engine, struct job *job)
-{
-    for (size_t i = 0; i < job->members_count; i++) {
-        struct member *member = &job->members[i];
-        const struct session *session = engine_session(engine, member->row.site);
-        const bool has_decided = member->row.decision != CONSILIUM__V1__DECISION__DECISION_UNSPECIFIED &&
-                                 member->row.decision != CONSILIUM__V1__DECISION__DECISION_PENDING;
-        if (session && !has_decided && !member->is_revoked && member->offered_session != session->number)
-            send_offer(engine, job, member, session);
-    }
-}
-
-/* Fills a message of a task's inputs from the round state. */
-static cs_status fill_inputs(cs_engine *engine, const struct job *job, const cs_phase *phase,
-                             cs_blob_row rows[CS_INPUTS_MAX], size_t *ret_count)
-{
-    cs_input inputs[CS_INPUTS_MAX];
-    *ret_count = job->mode->inputs(plan_of(job), job->row.round, phase, inputs);
-    for (size_t i = 0; i < *ret_count; i++)
-        CS_TRY(cs_jobs_blob_find(engine->store, job->row.id, inputs[i].round, "", "", inputs[i].name, &rows[i]));
-    return CS_OK;
-}
-
-static void send_task(cs_engine *engine, const struct job *job, struct task *task, const struct session *session,
-                      Consilium__V1__TaskAssignment *assignment)
-{
-    Consilium__V1__CoordinatorMessage message = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
-    message.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_TASK;
-    message.task = assignment;
-    if (engine_send(engine, task->row.site, &message)) {
-        task->sent_session = session->number;
-        cs_log(CS_LOG_DEBUG, "engine", "task given", CS_S("job", job->row.name), CS_I("round", job->row.round),
-               CS_S("phase", task->row.phase), CS_S("site", task->row.site));
-    }
-}
-
-static cs_status send_tasks(cs_engine *engine, struct job *job)
-{
-    const cs_phase *phase = job_phase(job);
-    cs_blob_row rows[CS_INPUTS_MAX];
-    size_t count = 0;
-    CS_TRY(fill_inputs(engine, job, phase, rows, &count));
-
-    Consilium__V1__TaskKey key = CONSILIUM__V1__TASK_KEY__INIT;
-    key.job = job->row.name;
-    key.round = job->row.round;
-    key.phase = (char *)(uintptr_t)phase->name;
-    Consilium__V1__Blob blobs[CS_INPUTS_MAX];
-    Consilium__V1__Blob *inputs[CS_INPUTS_MAX];
-    for (size_t i = 0; i < count; i++) {
-        consilium__v1__blob__init(&blobs[i]);
-        blobs[i].name = rows[i].name;
-        blobs[i].sha256 = cs_wire_data(rows[i].hash.bytes, CS_HASH_BYTES);
-        blobs[i].size = rows[i].size;
-        inputs[i] = &blobs[i];
-    }
-    char **participants = cs_alloc_array(job->members_count, sizeof(char *));
-    Consilium__V1__TaskAssignment assignment = CONSILIUM__V1__TASK_ASSIGNMENT__INIT;
-    for (size_t i = 0; i < job->members_count; i++) {
-        if (job->members[i].is_participant)
-            participants[assignment.n_participants++] = job->members[i].row.site;
-    }
-    assignment.key = &key;
-    assignment.plan_sha256 = cs_wire_data(job->row.plan_hash.bytes, CS_HASH_BYTES);
-    assignment.inputs = inputs;
-    assignment.n_inputs = count;
-    assignment.participants = participants;
-    assignment.remaining_ms = (uint64_t)CS_MAX(job->deadline_at_ms - cs_clock_monotonic_ms(), (int64_t)0);
-
-    for (size_t i = 0; i < job->tasks_count; i++) {
-        struct task *task = &job->tasks[i];
-        const struct session *session = engine_session(engine, task->row.site);
-        if (task->row.state == CS_TASK_OPEN && !task->is_checking && session && task->sent_session != session->number)
-            send_task(engine, job, task, session, &assignment);
-    }
-    cs_free(participants);
-    return CS_OK;
-}
-
-static cs_status fold_source_of(cs_engine *engine, const struct job *job, const cs_phase *phase,
-                                const cs_task_row *task, struct fold_source *ret)
-{
-    *ret = (struct fold_source){.weight = 1};
-    memcpy(ret->site, task->site, sizeof(ret->site));
-    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(0);
-    Consilium__V1__TaskResult *result = NULL;
-    CS_TRY(report_unpack(task, arena, &result));
-    if (phase->states_samples && plan_of(job)->aggregation.weights == CS_WEIGHTS_SAMPLES)
-        ret->weight = (double)result->samples;
-    if (!phase->output)
-        return CS_OK;
-    cs_blob_row blob;
-    CS_TRY(
-        cs_jobs_blob_find(engine->store, job->row.id, job->row.round, phase->name, task->site, phase->output, &blob));
-    ret->hash = blob.hash;
-    return CS_OK;
-}
-
-static cs_status start_fold(cs_engine *engine, struct job *job)
-{
-    if (job->is_folding)
-        return CS_OK;
-    const cs_phase *phase = job_phase(job);
-    bool has_model = false;
-    uint32_t model_round = 0;
-    cs_blob_row model;
-    CS_TRY(job_base(engine, job, phase, job->row.round, &has_model, &model_round, &model));
-
-    cs_task_row *rows = NULL;
-    size_t rows_count = 0;
-    CS_TRY(cs_jobs_tasks(engine->store, job->row.id, job->row.round, phase->name, &rows, &rows_count));
-    struct fold_source *sources = cs_alloc_array(rows_count + 1, sizeof(*sources));
-    size_t count = 0;
-    cs_status status = CS_OK;
-    for (size_t i = 0; i < rows_count && status == CS_OK; i++) {
-        if (rows[i].state == CS_TASK_ACCEPTED)
-            status = fold_source_of(engine, job, phase, &rows[i], &sources[count++]);
-    }
-    cs_task_rows_free(rows, rows_count);
-    if (status != CS_OK) {
-        cs_free(sources);
-        return status;
-    }
-    CS_TRY(folds_fold(engine->folds, job, has_model ? &model.hash : NULL, sources, count));
-    job->is_folding = true;
-    return CS_OK;
-}
-
-static void send_end(cs_engine *engine, const struct job *job)
-{
-    Consilium__V1__JobUpdate update = CONSILIUM__V1__JOB_UPDATE__INIT;
-    update.job = (char *)(uintptr_t)job->row.name;
-    update.state = (Consilium__V1__JobState)job->row.outcome;
-    update.reason = (char *)(uintptr_t)job->row.reason;
-    update.round = job->row.round;
-    Consilium__V1__CoordinatorMessage message = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
-    message.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_JOB;
-    message.job = &update;
-    for (size_t i = 0; i < job->members_count; i++)
-        engine_send(engine, job->members[i].row.site, &message);
-}
-
-void job_effects(cs_engine *engine, struct job *job)
-{
-    job->needs_effects = false;
-    if (job->row.outcome != 0) {
-        send_end(engine, job);
-        return;
-    }
-    send_offers(engine, job);
-    cs_status status = CS_OK;
-    if (job->row.state == ROUND_COLLECTING)
-        status = send_tasks(engine, job);
-    else if (job->row.state == ROUND_FOLDING)
-        status = start_fold(engine, job);
-    if (status != CS_OK) {
-        cs_log(CS_LOG_ERROR, "engine", "effects of the state failed and are tried again", CS_S("job", job->row.name),
-               CS_S("error", cs_error_text()));
-        engine->reload_at_ms = cs_clock_monotonic_ms() + PAUSED_LOOK_MS;
-    }
-}
-
-void job_site_attended(cs_engine *engine, struct job *job, const char *site)
-{
-    (void)engine;
-    struct member *member = job_member(job, site);
-    if (!member)
-        return;
-    /* Who may attend was admitted by the registry. */
-    member->is_revoked = false;
-    member->offered_session = 0;
-    struct task *task = job_task(job, site);
-    if (task)
-        task->sent_session = 0;
-    job->needs_effects = true;
-    job->has_changed = true;
-}
-
 /* ---- time ---- */
 
 static bool is_checking(const struct job *job)
@@ -984,232 +757,4 @@ Consilium__V1__JobState job_public_state(const struct job *job)
         return CONSILIUM__V1__JOB_STATE__JOB_WAITING;
     return job->row.state == ROUND_PAUSED ? CONSILIUM__V1__JOB_STATE__JOB_PAUSED
                                           : CONSILIUM__V1__JOB_STATE__JOB_RUNNING;
-}
-
-/* ---- in and out of memory ---- */
-
-void job_free(struct job *job)
-{
-    if (!job)
-        return;
-    forget_tasks(job);
-    plan_release(job->plan);
-    cs_buffer_clear(&job->plan_bytes);
-    cs_free(job->members);
-    cs_free(job);
-}
-
-static cs_status take_plan(struct job *job, const char *source)
-{
-    job->plan = cs_alloc(sizeof(*job->plan));
-    atomic_store(&job->plan->references, 1);
-    CS_TRY(cs_plan_read(cs_buffer_view(&job->plan_bytes), source, &job->plan->plan));
-    job->mode = cs_mode_of(job->plan->plan);
-    if (!job->mode)
-        return cs_fail(CS_UNIMPLEMENTED, "%s: this coordinator does not know the kind of federation", source);
-    return CS_OK;
-}
-
-static bool is_revoked(cs_engine *engine, const char *site)
-{
-    cs_site_record record;
-    return cs_registry_find(engine->store, site, &record) == CS_OK && record.state == CS_SITE_REVOKED;
-}
-
-static cs_status load_members(cs_engine *engine, struct job *job)
-{
-    cs_member_row *rows = NULL;
-    CS_TRY(cs_jobs_members(engine->store, job->row.id, &rows, &job->members_count));
-    job->members = cs_alloc_array(job->members_count + 1, sizeof(*job->members));
-    for (size_t i = 0; i < job->members_count; i++) {
-        struct member *member = &job->members[i];
-        member->row = rows[i];
-        member->is_required = cs_names_have(&plan_of(job)->sites.require, rows[i].site);
-        member->is_revoked = job->row.outcome == 0 && is_revoked(engine, rows[i].site);
-    }
-    cs_free(rows);
-    return CS_OK;
-}
-
-static void load_participants(struct job *job, const char *names)
-{
-    while (*names) {
-        const size_t length = strcspn(names, " ");
-        CS_AUTO(cs_string) name = cs_strndup(names, length);
-        struct member *member = job_member(job, name);
-        if (member)
-            member->is_participant = true;
-        names += length + (names[length] == ' ');
-    }
-}
-
-/* The round as it was left: participants, who is out, the tasks of the phase. */
-static cs_status load_round(cs_engine *engine, struct job *job)
-{
-    CS_AUTO(cs_round_row) round = {0};
-    cs_status found = cs_jobs_round_find(engine->store, job->row.id, job->row.round, &round);
-    if (found == CS_NOT_FOUND)
-        return CS_OK;
-    CS_TRY(found);
-    load_participants(job, cs_buffer_text(&round.participants));
-
-    const cs_phase *phase = job_phase(job);
-    cs_task_row *rows = NULL;
-    size_t count = 0;
-    CS_TRY(cs_jobs_tasks(engine->store, job->row.id, job->row.round, NULL, &rows, &count));
-    job->tasks = cs_alloc_array(count + 1, sizeof(*job->tasks));
-    for (size_t i = 0; i < count; i++) {
-        struct member *member = job_member(job, rows[i].site);
-        if (!member)
-            continue;
-        if (rows[i].state >= CS_TASK_REFUSED)
-            exclude(member, task_state_word(rows[i].state), rows[i].reason);
-        if (!phase || strcmp(rows[i].phase, phase->name) != 0)
-            continue;
-        struct task *task = &job->tasks[job->tasks_count++];
-        *task = (struct task){.row = rows[i], .member = (size_t)(member - job->members)};
-        rows[i].result = CS_BUFFER_EMPTY;
-    }
-    cs_task_rows_free(rows, count);
-    return CS_OK;
-}
-
-cs_status job_load(cs_engine *engine, const cs_job_row *row, struct job **ret)
-{
-    CS_AUTO_PTR(job) job = cs_alloc(sizeof(*job));
-    job->row = *row;
-    job->deadline_at_ms = cs_clock_monotonic_ms() + CS_MAX(row->remaining_ms, (int64_t)0);
-    CS_TRY(cs_jobs_plan(engine->store, row->id, &job->plan_bytes));
-    CS_TRY(take_plan(job, row->name));
-    CS_TRY(load_members(engine, job));
-    CS_TRY(load_round(engine, job));
-    job->was_loaded = true;
-    job->needs_effects = row->outcome == 0;
-    *ret = CS_TAKE(job);
-    return CS_OK;
-}
-
-/* ---- a new job ---- */
-
-static cs_status add_member(cs_engine *engine, struct job *job, const char *site)
-{
-    cs_site_record record;
-    cs_status found = cs_registry_find(engine->store, site, &record);
-    if (found == CS_NOT_FOUND)
-        return cs_fail(CS_INVALID, "sites.invite: site '%s' is not known here; make it a token first", site);
-    CS_TRY(found);
-    if (record.state == CS_SITE_REVOKED)
-        return cs_fail(CS_INVALID, "sites.invite: site '%s' is revoked", site);
-    struct member *member = &job->members[job->members_count++];
-    snprintf(member->row.site, sizeof(member->row.site), "%s", site);
-    member->is_required = cs_names_have(&plan_of(job)->sites.require, site);
-    return CS_OK;
-}
-
-static int compare_members(const void *a, const void *b)
-{
-    return strcmp(((const struct member *)a)->row.site, ((const struct member *)b)->row.site);
-}
-
-static cs_status invite(cs_engine *engine, struct job *job, const char *source)
-{
-    const cs_plan *plan = plan_of(job);
-    if (plan->sites.invites_all) {
-        cs_site_record *records = NULL;
-        size_t count = 0;
-        CS_TRY(cs_registry_list(engine->store, &records, &count));
-        job->members = cs_alloc_array(count + 1, sizeof(*job->members));
-        cs_status status = CS_OK;
-        for (size_t i = 0; i < count && status == CS_OK; i++) {
-            if (records[i].state == CS_SITE_ENROLLED)
-                status = add_member(engine, job, records[i].name);
-        }
-        cs_free(records);
-        CS_TRY(status);
-    } else {
-        job->members = cs_alloc_array(plan->sites.invite.count + 1, sizeof(*job->members));
-        for (size_t i = 0; i < plan->sites.invite.count; i++)
-            CS_TRY(add_member(engine, job, plan->sites.invite.items[i]));
-    }
-    qsort(job->members, job->members_count, sizeof(*job->members), compare_members);
-    if (job->members_count < plan->sites.minimum)
-        return cs_fail(CS_INVALID, "%s: sites.minimum: %zu sites are invited, the minimum is %" PRIu32, source,
-                       job->members_count, plan->sites.minimum);
-    for (size_t i = 0; i < plan->sites.require.count; i++) {
-        if (!job_member(job, plan->sites.require.items[i]))
-            return cs_fail(CS_INVALID, "%s: sites.require: site '%s' is not among the invited", source,
-                           plan->sites.require.items[i]);
-    }
-    return CS_OK;
-}
-
-static cs_status name_job(cs_engine *engine, struct job *job)
-{
-    const char *name = plan_of(job)->name;
-    cs_job_row other;
-    for (int i = 1; i <= NAME_TRIES_MAX; i++) {
-        char suffix[16] = "";
-        if (i > 1)
-            snprintf(suffix, sizeof(suffix), "-%d", i);
-        const int room = CS_NAME_MAX - (int)strlen(suffix);
-        snprintf(job->row.name, sizeof(job->row.name), "%.*s%s", room, name, suffix);
-        const cs_status found = cs_jobs_find(engine->store, job->row.name, &other);
-        if (found == CS_NOT_FOUND)
-            return CS_OK;
-        CS_TRY(found);
-    }
-    return cs_fail(CS_EXISTS, "there are %d jobs named '%s'", NAME_TRIES_MAX, name);
-}
-
-/* A plan that names its first model: that is what round 0 made. */
-static cs_status find_initial_model(cs_engine *engine, const struct job *job, const char *source, cs_blob_row *ret)
-{
-    *ret = (cs_blob_row){.is_kept = true};
-    memcpy(ret->hash.bytes, plan_of(job)->model.initial_blob, CS_HASH_BYTES);
-    snprintf(ret->name, sizeof(ret->name), "%s", CS_BLOB_MODEL);
-    /* Nobody names the blob until this job is committed: a collection under way must see that it is wanted. */
-    access_hold(engine->access, &ret->hash);
-    access_settle(engine->access, &ret->hash);
-    if (!cs_blobs_has(engine->config.blobs, &ret->hash, &ret->size)) {
-        char hash[CS_HASH_TEXT_BYTES];
-        cs_hash_text(&ret->hash, hash);
-        return cs_fail(CS_INVALID, "%s: model.initial: blob %s is not stored here", source, hash);
-    }
-    CS_AUTO(cs_string) path = cs_blobs_path(engine->config.blobs, &ret->hash);
-    CS_AUTO_PTR(cs_tensor_file) file = NULL;
-    if (cs_tensor_file_open(path, &file) != CS_OK)
-        return cs_wrap(CS_INVALID, "%s: model.initial", source);
-    return CS_OK;
-}
-
-cs_status job_new(cs_engine *engine, cs_bytes plan, const char *source, struct job **ret)
-{
-    if (plan.size > CS_PLAN_MAX_BYTES)
-        return cs_fail(CS_INVALID, "%s: %zu bytes, a plan has at most %d", source, plan.size, CS_PLAN_MAX_BYTES);
-    CS_AUTO_PTR(job) job = cs_alloc(sizeof(*job));
-    cs_buffer_append(&job->plan_bytes, plan.data, plan.size);
-    CS_TRY(take_plan(job, source));
-    CS_TRY(invite(engine, job, source));
-    CS_TRY(name_job(engine, job));
-    const bool has_initial = plan_of(job)->model.has_initial_blob;
-    cs_blob_row initial;
-    if (has_initial)
-        CS_TRY(find_initial_model(engine, job, source, &initial));
-    job->row.plan_hash = cs_sha256(plan);
-    job->row.state = ROUND_WAITING;
-    job->row.created_ms = cs_clock_wall_ms();
-    start_deadline(job, plan_of(job)->sites.approval_ms);
-
-    CS_TRY(engine_begin(engine));
-    CS_TRY(cs_jobs_insert(engine->store, &job->row, plan));
-    for (size_t i = 0; i < job->members_count; i++)
-        CS_TRY(cs_jobs_member_put(engine->store, job->row.id, &job->members[i].row));
-    if (has_initial)
-        CS_TRY(cs_jobs_blob_put(engine->store, job->row.id, &initial));
-    CS_TRY(record_submitted(engine, job));
-    CS_FAILPOINT("engine.submitted");
-    job->needs_effects = true;
-    job->has_changed = true;
-    *ret = CS_TAKE(job);
-    return CS_OK;
 }
