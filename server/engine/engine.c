@@ -220,10 +220,16 @@ static cs_status load_jobs(cs_engine *engine)
     for (size_t i = 0; i < count && status == CS_OK; i++) {
         struct job *job = NULL;
         status = job_load(engine, &rows[i], &job);
-        if (status == CS_OK)
+        if (status == CS_OK) {
             engine_add_job(engine, job);
-        else
+        } else if (status == CS_INVALID || status == CS_UNIMPLEMENTED) {
+            /* Accepted by another version: it stays as it is in the database, and the others go on. */
+            cs_log(CS_LOG_ERROR, "engine", "a job rests: this version cannot read its plan", CS_S("job", rows[i].name),
+                   CS_S("error", cs_error_text()));
+            status = CS_OK;
+        } else {
             cs_wrap(status, "job '%s'", rows[i].name);
+        }
     }
     cs_free(rows);
     if (status != CS_OK)

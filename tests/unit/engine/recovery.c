@@ -231,6 +231,28 @@ static void a_kill_at_any_failpoint_ends_with_the_same_model(void **state)
 
 /* ---- one world each ---- */
 
+static cs_status spoil_plan(void *argument, cs_store *store)
+{
+    return cs_db_run(store->db, "UPDATE job SET plan = ?1 WHERE name = ?2", "bt",
+                     cs_bytes_of_text("plan: from-the-future\n"), (const char *)argument);
+}
+
+static void a_job_whose_plan_this_version_cannot_read_rests_and_the_others_go_on(void **state)
+{
+    world *world = *state;
+    CS_AUTO(cs_string) plan = world_plan(PLAN_SITES, "site", 1, PLAN_RETAINS);
+    char resting[] = "demo";
+    assert_string_equal(world_submit_ok(world, plan), resting);
+    assert_ok(cs_engine_run(world->engine, spoil_plan, resting));
+
+    world_restart(world);
+    assert_string_equal(world_submit_ok(world, plan), "demo-2");
+    world_attend_all(world);
+    assert_true(world_serve(world, SIZE_MAX));
+
+    assert_int_equal(world_state(world, "demo-2"), CONSILIUM__V1__JOB_STATE__JOB_COMPLETE);
+}
+
 static void a_deadline_goes_on_after_a_restart_where_it_was(void **state)
 {
     world *world = *state;
@@ -357,6 +379,7 @@ int main(int argc, char **argv)
         PLACE(a_kill_at_any_failpoint_ends_with_the_same_model),
         WORLD_TEST(a_fold_that_fails_pauses_the_job_and_resume_goes_on),
 #endif
+        WORLD_TEST(a_job_whose_plan_this_version_cannot_read_rests_and_the_others_go_on),
         WORLD_TEST(a_deadline_goes_on_after_a_restart_where_it_was),
         WORLD_TEST(below_the_disk_reserve_no_round_opens_until_there_is_room),
         WORLD_TEST(a_full_disk_under_a_fold_pauses_the_job_and_room_resumes_it),
