@@ -29,10 +29,10 @@
 #define CS_RETRY_CAP_MS  30000
 /* Repeats of a transfer that the coordinator refuses. */
 #define CS_REPEATS_MAX 3
-/* Repeats of a task whose worker was lost: somebody may kill it several times, a data set that crashes it must not do
- * so for ever. Quicker than a line, since nobody else is asked. */
-#define CS_WORKER_REPEATS_MAX  6
-#define CS_WORKER_RETRY_CAP_MS 2000
+/* Repeats of a task whose worker was lost: somebody may kill it again and again while it starts, and that must not cost
+ * the job; a data set that crashes it must not do so for ever. Quicker than a line, since nobody else is asked. */
+#define CS_WORKER_REPEATS_MAX  20
+#define CS_WORKER_RETRY_CAP_MS 1000
 /* At most four progress messages a second and task. */
 #define CS_PROGRESS_INTERVAL_MS 250
 /* A worker without a task for so long is ended; it holds the model and the data in memory. */
