@@ -83,24 +83,28 @@ class KillTest(ConsortiumTest):
 class PhaseTest(ConsortiumTest):
     """The coordinator dies exactly at each named place where it changes its state or its files."""
 
-    def test_coordinator_killed_at_each_failpoint_of_the_engine(self):
-        names = sorted(self.failpoints())
-        self.assertGreaterEqual(len(names), 8)
-        self.hospitals(2)
-        job = self.consortium.submit(plan_yaml(rounds=3, minimum=2, deadline="1h"))
-        self.consortium.wait_job(job, states=("complete",))
-        undisturbed = self.consortium.model_hash(job)
+    # What this run never passes: late answers and deadlines, removals, blobs that the coordinator itself puts in, and the
+    # syncs inside an upload of more than 4 MiB.
+    NOT_PASSED = {"engine.deadline", "engine.late", "blobs.put", "blobs.remove", "blobs.sync", "blobs.synced"}
 
-        for name in names:
+    def test_coordinator_killed_at_each_failpoint_of_the_engine(self):
+        names = sorted(self.failpoints() - self.NOT_PASSED)
+        self.assertGreaterEqual(len(names), 20)
+        self.hospitals(2)
+        survived = set()
+        for seed, name in enumerate(names, start=100):
             with self.subTest(failpoint=name):
+                # A seed of its own: blobs that are there already would not be stored again.
+                plan = plan_yaml(rounds=3, minimum=2, deadline="1h").replace("seed: 42", f"seed: {seed}")
+                # The second passage, but for what is passed once in a job or new with each blob.
+                passage = 1 if name.startswith(("blobs.", "engine.submit")) else 2
                 self.consortium.daemon.stop()
-                self.consortium.daemon.start(CONSILIUM_FAILPOINTS=f"{name}=kill@2")
-                sites = list(self.consortium.sites)
+                self.consortium.daemon.start(CONSILIUM_FAILPOINTS=f"{name}=kill@{passage}")
                 job = None
                 try:
                     wait_until(lambda: self.consortium.answers() or not self.consortium.daemon.is_running(), "an answer")
-                    self.consortium.wait_connected(*sites)
-                    job = self.consortium.submit(plan_yaml(rounds=3, minimum=2, deadline="1h"))
+                    self.consortium.wait_connected(*self.consortium.sites)
+                    job = self.consortium.submit(plan)
                     wait_until(lambda: not self.consortium.daemon.is_running() or self.consortium.job(job)["state"] == "complete",
                                "the failpoint or the end")
                 except harness.Failed:
@@ -108,20 +112,28 @@ class PhaseTest(ConsortiumTest):
                         self.consortium.daemon.process.wait(5)
                     except subprocess.TimeoutExpired:
                         raise
-                self.consortium.daemon.stop()  # if it still runs: the failpoint may come after the end of the job
+                try:  # the failpoint may come just after the end of the job
+                    self.consortium.daemon.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    survived.add(name)
+                self.consortium.daemon.stop()
                 self.consortium.start()
                 if job is None:  # it died before the submission was acknowledged
                     jobs = [entry for entry in self.consortium.server_json("job", "list") if entry["state"] in ("waiting", "running")]
-                    job = jobs[-1]["job"] if jobs else self.consortium.submit(plan_yaml(rounds=3, minimum=2, deadline="1h"))
+                    job = jobs[-1]["job"] if jobs else self.consortium.submit(plan)
                 done = self.consortium.wait_job(job)
                 self.assertEqual(done["state"], "complete", done["reason"])
-                self.assertEqual(self.consortium.model_hash(job), undisturbed)
+                undisturbed = self.consortium.submit(plan)
+                self.assertEqual(self.consortium.wait_job(undisturbed)["state"], "complete")
+                self.assertEqual(self.consortium.model_hash(job), self.consortium.model_hash(undisturbed))
+        print(f"killed at {len(names) - len(survived)} of {len(names)} failpoints", flush=True)
+        self.assertEqual(survived, set())
 
     @staticmethod
     def failpoints():
         import re
         found = set()
-        for folder in ("server/engine", "server/store", "common/blobs"):
+        for folder in ("server/engine", "common/blobs"):
             for path in (harness.SOURCE / folder).glob("*.c"):
                 found |= set(re.findall(r'(?:CS_FAILPOINT|cs_failpoint)\("([a-z_.]+)"\)', path.read_text()))
         return found
