@@ -50,6 +50,10 @@ void cs_policy_decide(const cs_site_config *config, const cs_plan *plan, size_t 
     CS_AUTO(cs_buffer) why_not = CS_BUFFER_EMPTY;
 
     *ret = (cs_policy_verdict){.decision = CS_POLICY_REFUSED};
+    if (plan->federation != CS_HORIZONTAL) {
+        snprintf(ret->reason, sizeof ret->reason, "this version runs plans with federation: horizontal only");
+        return;
+    }
     if (!plan->sites.invites_all && !cs_names_have(&plan->sites.invite, config->site)) {
         snprintf(ret->reason, sizeof ret->reason, "the plan does not invite the site '%s'", config->site);
         return;

@@ -1,6 +1,7 @@
 /* Reads and checks plans. Called by the coordinator on submission, by the agent and by the worker, on any thread. */
 #include "common/config/plan.h"
 
+#include "common/config/alignment.h"
 #include "common/config/yaml.h"
 
 #include <stdlib.h>
@@ -24,8 +25,9 @@ bool cs_names_have(const cs_names *names, const char *name)
 
 /* ---- words ---- */
 
-static const cs_yaml_word federations[] = {{"horizontal", CS_HORIZONTAL}, {NULL, 0}};
-static const cs_yaml_word dataset_kinds[] = {{"table", CS_DATASET_TABLE}, {NULL, 0}};
+static const cs_yaml_word federations[] = {{"horizontal", CS_HORIZONTAL}, {"vertical", CS_VERTICAL}, {NULL, 0}};
+static const cs_yaml_word dataset_kinds[] = {
+    {"table", CS_DATASET_TABLE}, {"identities", CS_DATASET_IDENTITIES}, {NULL, 0}};
 static const cs_yaml_word missing_rules[] = {{"drop", CS_MISSING_DROP}, {"fail", CS_MISSING_FAIL}, {NULL, 0}};
 static const cs_yaml_word standardizations[] = {{"none", CS_STANDARDIZE_NONE},
                                                 {"plan", CS_STANDARDIZE_PLAN},
@@ -183,11 +185,10 @@ static cs_status read_label(const cs_yaml_node *node, const cs_yaml_key *key, vo
 static const cs_yaml_key dataset_keys[] = {
     CS_YAML_KEY("name", cs_yaml_identifier, offsetof(cs_plan, dataset.name), .is_required = true),
     CS_YAML_KEY("kind", cs_yaml_choice, offsetof(cs_plan, dataset.kind), .words = dataset_kinds, .is_required = true),
-    CS_YAML_KEY("features", read_features, 0, .is_required = true),
-    CS_YAML_KEY("label", read_label, offsetof(cs_plan, dataset.label), .is_required = true),
+    CS_YAML_KEY("features", read_features, 0),
+    CS_YAML_KEY("label", read_label, offsetof(cs_plan, dataset.label)),
     CS_YAML_KEY("missing", cs_yaml_choice, offsetof(cs_plan, dataset.missing), .words = missing_rules),
-    {"standardize", cs_yaml_choice, offsetof(cs_plan, dataset.standardize), .words = standardizations,
-     .is_required = true},
+    CS_YAML_KEY("standardize", cs_yaml_choice, offsetof(cs_plan, dataset.standardize), .words = standardizations),
     {.name = NULL},
 };
 
@@ -376,16 +377,62 @@ static const cs_yaml_key plan_keys[] = {
     CS_YAML_KEY("federation", cs_yaml_choice, offsetof(cs_plan, federation), .words = federations, .is_required = true),
     CS_YAML_KEY("sites", cs_yaml_mapping, 0, .table = sites_keys),
     CS_YAML_KEY("dataset", cs_yaml_mapping, 0, .table = dataset_keys, .is_required = true),
-    CS_YAML_KEY("model", cs_yaml_mapping, 0, .table = model_keys, .is_required = true),
-    CS_YAML_KEY("training", cs_yaml_mapping, 0, .table = training_keys, .is_required = true),
+    CS_YAML_KEY("model", cs_yaml_mapping, 0, .table = model_keys),
+    CS_YAML_KEY("training", cs_yaml_mapping, 0, .table = training_keys),
     CS_YAML_KEY("aggregation", cs_yaml_mapping, 0, .table = aggregation_keys),
     CS_YAML_KEY("evaluation", cs_yaml_mapping, 0, .table = evaluation_keys),
     CS_YAML_KEY("retention", cs_yaml_mapping, 0, .table = retention_keys),
+    CS_YAML_KEY("alignment", cs_alignment_read, offsetof(cs_plan, alignment)),
     CS_YAML_KEY("seed", cs_yaml_u64, offsetof(cs_plan, seed)),
     {.name = NULL},
 };
 
 /* ---- what the parts must say together ---- */
+
+static bool has_key(const cs_yaml_node *root, const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    const cs_yaml_node *node = cs_yaml_find(root, path);
+
+    return node->key && strcmp(node->key, dot ? dot + 1 : path) == 0;
+}
+
+/* Which keys stand there depends on the federation. `needed` and `unused` end with NULL. */
+static cs_status check_keys(const cs_yaml_node *root, const char *federation, const char *const *needed,
+                            const char *const *unused)
+{
+    for (; *needed; needed++) {
+        if (!has_key(root, *needed)) {
+            const char *dot = strrchr(*needed, '.');
+            return cs_yaml_fail(cs_yaml_find(root, *needed), "the key '%s' is missing, which federation: %s needs",
+                                dot ? dot + 1 : *needed, federation);
+        }
+    }
+    for (; *unused; unused++) {
+        if (has_key(root, *unused))
+            return cs_yaml_fail(cs_yaml_find(root, *unused), "found it, expected no '%s' with federation: %s", *unused,
+                                federation);
+    }
+    return CS_OK;
+}
+
+static cs_status check_federation(const cs_yaml_node *root, const cs_plan *plan)
+{
+    static const char *const trained[] = {
+        "dataset.features", "dataset.label", "dataset.standardize", "model", "training", NULL};
+    static const char *const untrained[] = {"dataset.features",    "dataset.label", "dataset.missing",
+                                            "dataset.standardize", "model",         "training",
+                                            "aggregation",         "evaluation",    NULL};
+    static const char *const aligned[] = {"alignment", NULL};
+    const bool is_vertical = plan->federation == CS_VERTICAL;
+
+    CS_TRY(check_keys(root, is_vertical ? "vertical" : "horizontal", is_vertical ? aligned : trained,
+                      is_vertical ? untrained : aligned));
+    if (is_vertical != (plan->dataset.kind == CS_DATASET_IDENTITIES))
+        return cs_yaml_refuse(cs_yaml_find(root, "dataset.kind"), "%s with federation: %s",
+                              is_vertical ? "identities" : "table", is_vertical ? "vertical" : "horizontal");
+    return CS_OK;
+}
 
 static cs_status check_sites(const cs_yaml_node *root, const cs_plan *plan)
 {
@@ -463,7 +510,10 @@ static cs_status read_plan(const cs_yaml_node *root, cs_plan *plan)
     CS_TRY(cs_yaml_walk(root, plan_keys, plan));
     if (!plan->evaluation.standardize)
         plan->evaluation.standardize = plan->dataset.standardize;
+    CS_TRY(check_federation(root, plan));
     CS_TRY(check_sites(root, plan));
+    if (plan->federation == CS_VERTICAL)
+        return cs_alignment_check(root, has_key(root, "sites.minimum"), plan);
     CS_TRY(check_dataset(root, plan));
     return check_training(root, plan);
 }

@@ -16,8 +16,8 @@ typedef struct cs_names {
 } cs_names;
 bool cs_names_have(const cs_names *names, const char *name);
 
-typedef enum cs_federation { CS_HORIZONTAL } cs_federation;
-typedef enum cs_dataset_kind { CS_DATASET_TABLE } cs_dataset_kind;
+typedef enum cs_federation { CS_HORIZONTAL, CS_VERTICAL } cs_federation;
+typedef enum cs_dataset_kind { CS_DATASET_TABLE, CS_DATASET_IDENTITIES } cs_dataset_kind;
 typedef enum cs_missing_rule { CS_MISSING_DROP, CS_MISSING_FAIL } cs_missing_rule;
 /* A set of these is a bit mask. */
 typedef enum cs_standardize {
@@ -62,6 +62,59 @@ typedef struct cs_epoch_seeds {
     uint64_t *seeds;
     size_t count;
 } cs_epoch_seeds;
+
+/* What the parties of a vertical plan know of a person, each in its own table. Stored in vectors: add, never
+ * renumber. */
+typedef enum cs_identity_field {
+    CS_FIELD_GIVEN,
+    CS_FIELD_FAMILY,
+    CS_FIELD_BIRTH_DATE,
+    CS_FIELD_SEX,
+    CS_FIELD_POSTCODE,
+    CS_FIELD_NATIONAL_ID,
+    CS_FIELDS
+} cs_identity_field;
+
+/* What a key of a person is made of. The number stands in what is hashed: add, never renumber. */
+typedef enum cs_identity_part {
+    CS_PART_GIVEN = 1,
+    CS_PART_FAMILY = 2,
+    CS_PART_GIVEN_PHONETIC = 3,
+    CS_PART_FAMILY_PHONETIC = 4,
+    CS_PART_GIVEN_INITIAL = 5,
+    CS_PART_NAMES = 6, /* the words of given and family name, sorted: the same when they are swapped */
+    CS_PART_BIRTH_DATE = 7,
+    CS_PART_BIRTH_YEAR = 8,
+    CS_PART_SEX = 9,
+    CS_PART_POSTCODE = 10,
+    CS_PART_NATIONAL_ID = 11
+} cs_identity_part;
+
+#define CS_ALIGNMENT_KEYS_MAX  6 /* kinds of key, and points of a patient */
+#define CS_ALIGNMENT_PARTS_MAX 8 /* of one key */
+#define CS_ALIGNMENT_SITES_MAX 16
+
+typedef struct cs_alignment_key {
+    cs_identity_part parts[CS_ALIGNMENT_PARTS_MAX]; /* in rising order, each once */
+    size_t parts_count;
+} cs_alignment_key;
+
+/* Soundex is made for English names, the Cologne code (Postel 1969) for German ones. */
+typedef enum cs_phonetic { CS_PHONETIC_SOUNDEX, CS_PHONETIC_COLOGNE } cs_phonetic;
+
+/* A person is in the cohort who is the leader's and was found at all other parties, or at `any_of` of them. */
+typedef struct cs_alignment {
+    char *study; /* separates the points of one study from those of another */
+    char *leader;
+    cs_alignment_key *keys;
+    size_t keys_count;
+    cs_phonetic phonetic;
+    bool needs_all;
+    uint32_t any_of;
+    uint32_t minimum;  /* smaller cohorts are not told to anybody; default 20 */
+    uint32_t patients; /* the declared cohort: no party brings more than 1.2 times as many */
+    bool is_mutual;    /* with two parties: the other one is told its rows too; default true */
+} cs_alignment;
 
 typedef struct cs_plan {
     char *name;
@@ -116,6 +169,7 @@ typedef struct cs_plan {
         bool keeps_best, keeps_last;
         uint32_t every; /* keep each n-th model; 0: none */
     } retention;
+    cs_alignment alignment; /* of a vertical plan */
     uint64_t seed;
     cs_arena *arena; /* owns all of the above */
 } cs_plan;
@@ -126,6 +180,12 @@ CS_MUST_CHECK cs_status cs_plan_read(cs_bytes yaml, const char *source, cs_plan 
 void cs_plan_free(cs_plan *plan);
 CS_DEFINE_AUTO_PTR(cs_plan)
 bool cs_plan_needs_statistics(const cs_plan *plan);
+/* "given.phonetic", as the plan has it. */
+const char *cs_identity_part_name(cs_identity_part part);
+/* "birth_date"; also the name of the field under `columns` in site.yaml. */
+const char *cs_identity_field_name(cs_identity_field field);
+/* The field that a part is made of; CS_PART_NAMES is made of given and family name and says the former. */
+cs_identity_field cs_identity_part_field(cs_identity_part part);
 const char *cs_model_kind_name(cs_model_kind kind);
 const char *cs_metric_name(cs_metric metric);
 const char *cs_standardize_name(cs_standardize standardize);

@@ -113,12 +113,15 @@ static cs_status read_columns(const cs_yaml_node *node, const cs_yaml_key *key, 
     return CS_OK;
 }
 
+static const cs_yaml_word date_orders[] = {{"ymd", CS_DATE_YMD}, {"dmy", CS_DATE_DMY}, {"mdy", CS_DATE_MDY}, {NULL, 0}};
+
 static const cs_yaml_key dataset_keys[] = {
     CS_YAML_KEY("table", cs_yaml_text, offsetof(cs_site_dataset, table), .is_required = true),
     CS_YAML_KEY("has_header", cs_yaml_bool, offsetof(cs_site_dataset, has_header)),
     CS_YAML_KEY("delimiter", read_delimiter, offsetof(cs_site_dataset, delimiter)),
     CS_YAML_KEY("columns", read_columns, 0),
     CS_YAML_KEY("missing", cs_yaml_texts, offsetof(cs_site_dataset, missing)),
+    CS_YAML_KEY("dates", cs_yaml_choice, offsetof(cs_site_dataset, dates), .words = date_orders),
     CS_YAML_KEY("split", read_split, 0),
     {.name = NULL},
 };
@@ -257,11 +260,36 @@ static cs_status read_accept_missing(const cs_yaml_node *node, const cs_yaml_key
     return cs_yaml_identifiers(node, key, field);
 }
 
+static const cs_yaml_word alignment_modes[] = {
+    {"two_party", CS_ALIGNMENT_TWO_PARTY}, {"pattern", CS_ALIGNMENT_PATTERN}, {NULL, 0}};
+
+static const cs_yaml_key tokens_keys[] = {
+    CS_YAML_KEY("session", cs_yaml_u64, offsetof(cs_site_config, alignment.session_tokens)),
+    CS_YAML_KEY("month", cs_yaml_u64, offsetof(cs_site_config, alignment.month_tokens)),
+    {.name = NULL},
+};
+
+static const cs_yaml_key sessions_keys[] = {
+    CS_YAML_KEY("day", cs_yaml_u32, offsetof(cs_site_config, alignment.day_sessions), .is_required = true),
+    {.name = NULL},
+};
+
+static const cs_yaml_key alignment_keys[] = {
+    CS_YAML_KEY("peers", cs_yaml_names, offsetof(cs_site_config, alignment.peers)),
+    CS_YAML_KEY("modes", cs_yaml_choices, offsetof(cs_site_config, alignment.modes), .words = alignment_modes,
+                .low = 1),
+    CS_YAML_KEY("tokens", cs_yaml_mapping, 0, .table = tokens_keys),
+    CS_YAML_KEY("sessions", cs_yaml_mapping, 0, .table = sessions_keys),
+    CS_YAML_KEY("minimum", cs_yaml_u32, offsetof(cs_site_config, alignment.minimum)),
+    {.name = NULL},
+};
+
 static const cs_yaml_key policy_keys[] = {
     CS_YAML_KEY("approve", read_approve, 0),
     CS_YAML_KEY("minimum_rows", cs_yaml_u32, offsetof(cs_site_config, floor_rows)),
     CS_YAML_KEY("confinement", read_confinement, offsetof(cs_site_config, requires_confinement),
                 .words = confinement_words),
+    CS_YAML_KEY("alignment", cs_yaml_mapping, 0, .table = alignment_keys),
     CS_YAML_KEY("accept_missing", read_accept_missing, offsetof(cs_site_config, accepted_missing)),
     {.name = NULL},
 };
@@ -291,6 +319,11 @@ cs_status cs_site_config_read(cs_bytes yaml, const char *source, const char *fol
         return cs_fail(CS_EXHAUSTED, "%s: no memory to read it", source);
     config->threads = 2;
     config->floor_rows = 10;
+    config->alignment = (cs_alignment_policy){.modes = CS_ALIGNMENT_TWO_PARTY | CS_ALIGNMENT_PATTERN,
+                                              .session_tokens = UINT64_C(1) << 22,
+                                              .month_tokens = UINT64_C(1) << 24,
+                                              .day_sessions = 4,
+                                              .minimum = 20};
     config->requires_confinement = true;
     config->folder = cs_arena_strdup(keep, folder);
     if (!config->folder)

@@ -18,6 +18,9 @@ typedef struct cs_split_part {
     char *value;
 } cs_split_part;
 
+/* In which order a date stands where it is not ISO 8601 (which is always understood). */
+typedef enum cs_date_order { CS_DATE_YMD, CS_DATE_DMY, CS_DATE_MDY } cs_date_order;
+
 typedef struct cs_site_dataset {
     char *name;
     char *table;     /* CSV; relative to the configuration's folder */
@@ -26,7 +29,8 @@ typedef struct cs_site_dataset {
     cs_column_map *columns;
     size_t columns_count;
     cs_names missing; /* texts that mean missing besides the empty field */
-    char *patient;    /* column that names the patient; NULL: each row is one */
+    cs_date_order dates;
+    char *patient; /* column that names the patient; NULL: each row is one */
     cs_split_part train, valid,
         test; /* by column; a part without a rule takes the rest in the order train, valid, test */
     bool has_fractions;
@@ -40,6 +44,17 @@ typedef struct cs_policy_rule {
     uint32_t sites_minimum;  /* 0: any */
 } cs_policy_rule;
 
+/* Of an alignment. A token is a point that leaves: a slot of a patient, padding included. */
+typedef enum cs_alignment_mode { CS_ALIGNMENT_TWO_PARTY = 1, CS_ALIGNMENT_PATTERN = 2 } cs_alignment_mode;
+typedef struct cs_alignment_policy {
+    cs_names peers;          /* sites an alignment may be with; empty: any of the approved roster */
+    unsigned modes;          /* cs_alignment_mode bits; default both */
+    uint64_t session_tokens; /* default 2^22 */
+    uint64_t month_tokens;   /* default 2^24 */
+    uint32_t day_sessions;   /* default 4 */
+    uint32_t minimum;        /* a plan must ask for at least this many common patients; default 20 */
+} cs_alignment_policy;
+
 typedef struct cs_site_config {
     char *site;
     char *coordinator; /* host:port */
@@ -52,6 +67,7 @@ typedef struct cs_site_config {
     char *worker;            /* program; NULL: consilium-worker beside consilium-client */
     cs_policy_rule *approve; /* a plan that fits one is approved without a person */
     size_t approve_count;
+    cs_alignment_policy alignment;
     uint32_t floor_rows;       /* policy.minimum_rows: fewer training rows here: the plan is refused; default 10 */
     bool requires_confinement; /* policy.confinement: required (default) */
     cs_names

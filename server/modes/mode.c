@@ -6,6 +6,8 @@ const cs_mode *cs_mode_of(const cs_plan *plan)
     switch (plan->federation) {
     case CS_HORIZONTAL:
         return &cs_mode_horizontal;
+    case CS_VERTICAL:
+        break;
     }
     return NULL;
 }

@@ -336,6 +336,71 @@ static void a_plan_one_byte_above_the_limit_is_refused(void **state)
     assert_refused(cs_buffer_text(&yaml), "heart.yaml: found 1048577 bytes, expected at most 1048576");
 }
 
+#define VERTICAL(alignment_)                                                                                           \
+    "plan: cohort\nfederation: vertical\nsites: {invite: [clinic, mercy, registry]}\n"                                 \
+    "dataset: {name: persons-v1, kind: identities}\nalignment: {study: heart-2026, leader: mercy, " alignment_ "}\n"
+#define KEYS "keys: [[family, given, birth_date], [national_id]], "
+
+static void an_alignment_says_what_its_text_says(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan)
+    plan = read_good(VERTICAL(KEYS "phonetic: cologne, cohort: {any: 2}, minimum: 5, patients: 50000"));
+
+    assert_int_equal(plan->federation, CS_VERTICAL);
+    assert_int_equal(plan->dataset.kind, CS_DATASET_IDENTITIES);
+    assert_int_equal(plan->sites.minimum, 3);
+    assert_string_equal(plan->alignment.study, "heart-2026");
+    assert_string_equal(plan->alignment.leader, "mercy");
+    assert_int_equal(plan->alignment.keys_count, 2);
+    assert_int_equal(plan->alignment.keys[0].parts_count, 3);
+    assert_int_equal(plan->alignment.keys[0].parts[0], CS_PART_GIVEN); /* sorted */
+    assert_int_equal(plan->alignment.keys[0].parts[2], CS_PART_BIRTH_DATE);
+    assert_int_equal(plan->alignment.keys[1].parts[0], CS_PART_NATIONAL_ID);
+    assert_int_equal(plan->alignment.phonetic, CS_PHONETIC_COLOGNE);
+    assert_false(plan->alignment.needs_all);
+    assert_int_equal(plan->alignment.any_of, 2);
+    assert_int_equal(plan->alignment.minimum, 5);
+    assert_int_equal(plan->alignment.patients, 50000);
+    assert_true(plan->alignment.is_mutual);
+}
+
+static void an_alignment_that_could_not_work_is_refused(void **state)
+{
+    (void)state;
+    assert_refused(
+        VERTICAL("keys: [[given]], cohort: all, patients: 9"),
+        "heart.yaml:5:54: alignment.keys[0]: found a list of 1, expected at least 2 parts, or national_id alone");
+    assert_refused(VERTICAL("keys: [[given, given]], cohort: all, patients: 9"),
+                   "heart.yaml:5:62: alignment.keys[0][1]: found 'given', expected each part once");
+    assert_refused(VERTICAL("keys: [[given, sex], [sex, given]], cohort: all, patients: 9"),
+                   "heart.yaml:5:68: alignment.keys[1]: found a list of 2, expected each key once");
+    assert_refused(VERTICAL("keys: [[given, family], [given, sex], [given, names], [given, postcode], [family, sex], "
+                            "[family, postcode], [sex, postcode]], cohort: all, patients: 9"),
+                   "heart.yaml:5:53: alignment.keys: found a list of 7, expected a list of 1 … 6");
+    assert_refused(VERTICAL(KEYS "cohort: {any: 3}, patients: 9"),
+                   "heart.yaml:5:107: alignment.cohort: found a mapping, expected at most 2, the number of other");
+    assert_refused(VERTICAL(KEYS "cohort: most, patients: 9"),
+                   "heart.yaml:5:107: alignment.cohort: found 'most', expected all or {any: N}");
+    assert_refused(VERTICAL(KEYS "cohort: all, mutual: false, patients: 9"),
+                   "heart.yaml:5:120: alignment.mutual: found 'false', expected true where there are more than two");
+    assert_refused(VERTICAL(KEYS "cohort: all"), "heart.yaml:5:12: alignment: the key 'patients' is missing");
+    assert_refused(VERTICAL(KEYS "cohort: all, patients: 9") "training: {rounds: 1, batch_size: 1, optimizer: {kind: "
+                                                             "sgd, learning_rate: 1}, loss: bce}\n",
+                   "heart.yaml:6:11: training: found it, expected no 'training' with federation: vertical");
+    assert_refused("plan: cohort\nfederation: vertical\ndataset: {name: p, kind: identities}\nalignment: {study: s, "
+                   "leader: a, " KEYS "cohort: all, patients: 9}\n",
+                   "heart.yaml:1:1: found a mapping, expected a list of 2 … 16 sites by name");
+    assert_refused("plan: cohort\nfederation: vertical\nsites: {invite: [a, b], minimum: 1}\ndataset: {name: p, kind: "
+                   "identities}\nalignment: {study: s, leader: a, " KEYS "cohort: all, patients: 9}\n",
+                   "heart.yaml:3:34: sites.minimum: found 1, expected 2: an alignment needs everybody invited");
+    assert_refused("plan: cohort\nfederation: vertical\nsites: {invite: [a, b]}\ndataset: {name: p, kind: "
+                   "identities}\nalignment: {study: s, leader: c, " KEYS "cohort: all, patients: 9}\n",
+                   "heart.yaml:5:31: alignment.leader: found 'c', expected one of the invited sites");
+    assert_refused(MINIMAL "alignment: {study: s, leader: a, " KEYS "cohort: all, patients: 9}\n",
+                   "heart.yaml:6:12: alignment: found it, expected no 'alignment' with federation: horizontal");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +411,8 @@ int main(void)
         cmocka_unit_test(a_value_out_of_range_is_refused_with_line_column_and_path),
         cmocka_unit_test(a_word_the_software_does_not_know_is_refused_with_those_it_knows),
         cmocka_unit_test(a_missing_key_is_named),
+        cmocka_unit_test(an_alignment_says_what_its_text_says),
+        cmocka_unit_test(an_alignment_that_could_not_work_is_refused),
         cmocka_unit_test(steps_and_epochs_exclude_each_other),
         cmocka_unit_test(sites_must_agree_with_each_other),
         cmocka_unit_test(features_must_make_sense),

@@ -74,6 +74,32 @@ static void a_site_says_where_its_data_is_and_what_is_allowed(void **state)
     assert_int_equal(config->floor_rows, 10);
 }
 
+static void an_alignment_policy_has_careful_defaults(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_site_config) plain = read_good(HEAD);
+    CS_AUTO_PTR(cs_site_config)
+    config = read_good(HEAD "datasets: {persons-v1: {table: p.csv, dates: dmy, columns: {given: Vorname}}}\n"
+                            "policy: {alignment: {peers: [clinic], modes: [two_party], tokens: {session: 1000, month: "
+                            "5000}, sessions: {day: 1}, minimum: 50}}\n");
+
+    assert_int_equal(plain->alignment.peers.count, 0);
+    assert_int_equal(plain->alignment.modes, CS_ALIGNMENT_TWO_PARTY | CS_ALIGNMENT_PATTERN);
+    assert_int_equal(plain->alignment.session_tokens, 4194304);
+    assert_int_equal(plain->alignment.month_tokens, 16777216);
+    assert_int_equal(plain->alignment.day_sessions, 4);
+    assert_int_equal(plain->alignment.minimum, 20);
+    assert_int_equal(cs_site_config_dataset(config, "persons-v1")->dates, CS_DATE_DMY);
+    assert_true(cs_names_have(&config->alignment.peers, "clinic"));
+    assert_int_equal(config->alignment.modes, CS_ALIGNMENT_TWO_PARTY);
+    assert_int_equal(config->alignment.session_tokens, 1000);
+    assert_int_equal(config->alignment.month_tokens, 5000);
+    assert_int_equal(config->alignment.day_sessions, 1);
+    assert_int_equal(config->alignment.minimum, 50);
+    assert_refused(HEAD "policy: {alignment: {modes: [union]}}\n",
+                   "site.yaml:3:30: policy.alignment.modes[0]: found 'union', expected ");
+}
+
 static void a_table_without_header_names_columns_by_number(void **state)
 {
     (void)state;
@@ -171,7 +197,7 @@ static void a_data_set_with_a_hostile_name_is_refused_at_its_key(void **state)
     assert_refused(
         HEAD "datasets: {h: {tabel: t}}\n",
         "site.yaml:3:16: datasets.h: found the key \"tabel\", expected table, has_header, delimiter, columns, "
-        "missing or split; the nearest is 'table'");
+        "missing, dates or split; the nearest is 'table'");
     assert_refused(HEAD "datasets: [h]\n",
                    "site.yaml:3:11: datasets: found a list of 1, expected a mapping of data set");
 }
@@ -286,6 +312,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_site_says_where_its_data_is_and_what_is_allowed),
+        cmocka_unit_test(an_alignment_policy_has_careful_defaults),
         cmocka_unit_test(a_table_without_header_names_columns_by_number),
         cmocka_unit_test(a_split_is_by_columns_or_by_fractions),
         cmocka_unit_test(a_value_that_is_a_number_stays_the_text_it_is),
