@@ -229,37 +229,12 @@ static cs_status send_all(int fd, cs_bytes bytes, int64_t until_ms, const char *
     return CS_OK;
 }
 
-/* Up to and with the empty line. TLS servers wait for the client, so nothing may follow it yet. */
-static cs_status read_proxy_answer(int fd, int64_t until_ms, const char *what, char answer[CS_PROXY_ANSWER_MAX_BYTES])
-{
-    size_t size = 0;
-    for (;;) {
-        CS_TRY(cs_dial_wait(fd, POLLIN, -1, until_ms, what));
-        ssize_t got = recv(fd, answer + size, CS_PROXY_ANSWER_MAX_BYTES - 1 - size, 0);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
-            continue;
-        if (got <= 0)
-            return cs_fail(CS_UNAVAILABLE, "%s ended the connection without an answer to CONNECT", what);
-        if (memchr(answer + size, 0, (size_t)got) != NULL)
-            return cs_fail(CS_UNAVAILABLE, "%s does not answer with HTTP", what);
-        size += (size_t)got;
-        answer[size] = 0;
-        const char *end = strstr(answer, "\r\n\r\n");
-        if (end != NULL && end + 4 != answer + size)
-            return cs_fail(CS_UNAVAILABLE, "%s sent data before the connection was open", what);
-        if (end != NULL)
-            return CS_OK;
-        if (size + 1 >= CS_PROXY_ANSWER_MAX_BYTES)
-            return cs_fail(CS_UNAVAILABLE, "%s answers CONNECT with more than %d bytes", what,
-                           CS_PROXY_ANSWER_MAX_BYTES);
-    }
-}
-
 /* "HTTP/1.1 200 Connection established" */
-static cs_status check_proxy_answer(const char *answer, const char *what, const char *wanted)
+static cs_status check_status_line(const char *answer, size_t size, const char *what, const char *wanted)
 {
     char line[128];
-    size_t size = CS_MIN(strcspn(answer, "\r"), sizeof line - 1);
+    const char *end = memchr(answer, '\r', size);
+    size = CS_MIN(end != NULL ? (size_t)(end - answer) : size, sizeof line - 1);
     memcpy(line, answer, size);
     line[size] = 0;
     for (size_t i = 0; i < size; i++) {
@@ -275,6 +250,38 @@ static cs_status check_proxy_answer(const char *answer, const char *what, const 
     if (line[9] != '2')
         return cs_fail(CS_UNAVAILABLE, "%s refuses to connect to %s: '%s'", what, wanted, line + 9);
     return CS_OK;
+}
+
+/* TLS servers wait for the client, so nothing may follow the empty line yet. */
+cs_status cs_proxy_answer_check(cs_bytes answer, const char *what, const char *wanted)
+{
+    if (memchr(answer.data, 0, answer.size) != NULL)
+        return cs_fail(CS_UNAVAILABLE, "%s does not answer with HTTP", what);
+    const uint8_t *end = memmem(answer.data, answer.size, "\r\n\r\n", 4);
+    if (end == NULL && answer.size < CS_PROXY_ANSWER_MAX_BYTES)
+        return CS_LATER;
+    if (end == NULL)
+        return cs_fail(CS_UNAVAILABLE, "%s answers CONNECT with more than %d bytes", what, CS_PROXY_ANSWER_MAX_BYTES);
+    if (end + 4 != answer.data + answer.size)
+        return cs_fail(CS_UNAVAILABLE, "%s sent data before the connection was open", what);
+    return check_status_line((const char *)answer.data, answer.size, what, wanted);
+}
+
+static cs_status read_proxy_answer(int fd, int64_t until_ms, const char *what, const char *wanted)
+{
+    uint8_t answer[CS_PROXY_ANSWER_MAX_BYTES];
+    cs_status status = CS_LATER;
+    for (size_t size = 0; status == CS_LATER;) {
+        CS_TRY(cs_dial_wait(fd, POLLIN, -1, until_ms, what));
+        ssize_t got = recv(fd, answer + size, sizeof answer - size, 0);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            continue;
+        if (got <= 0)
+            return cs_fail(CS_UNAVAILABLE, "%s ended the connection without an answer to CONNECT", what);
+        size += (size_t)got;
+        status = cs_proxy_answer_check(cs_bytes_of(answer, size), what, wanted);
+    }
+    return status;
 }
 
 static cs_status append_login(const char *login, cs_buffer *request)
@@ -309,9 +316,7 @@ static cs_status dial_through_proxy(const cs_tls_target *target, int64_t until_m
     if (status != CS_OK)
         return cs_wrap(status, "proxy");
     CS_TRY(send_all(fd, cs_buffer_view(&request), until_ms, what));
-    char answer[CS_PROXY_ANSWER_MAX_BYTES];
-    CS_TRY(read_proxy_answer(fd, until_ms, what, answer));
-    CS_TRY(check_proxy_answer(answer, what, wanted));
+    CS_TRY(read_proxy_answer(fd, until_ms, what, wanted));
     *ret = fd;
     fd = -1;
     return CS_OK;

@@ -12,5 +12,8 @@ CS_MUST_CHECK cs_status cs_dial_wait(int fd, short events, int stop_fd, int64_t 
 /* A connected, non-blocking socket through which the target answers. CS_UNAVAILABLE says whether the name, the
  * connection or the proxy failed. */
 CS_MUST_CHECK cs_status cs_dial(const cs_tls_target *target, int64_t until_ms, cs_fd *ret);
+/* What a proxy has answered to CONNECT so far: CS_OK when it is whole and the way is open, CS_LATER while more must
+ * come; else CS_UNAVAILABLE, with the proxy (`what`) and what it said about `wanted`. */
+CS_MUST_CHECK cs_status cs_proxy_answer_check(cs_bytes answer, const char *what, const char *wanted);
 
 #endif
