@@ -290,6 +290,7 @@ static void session_up(cs_agent *agent, cs_session *session)
     cs_log(CS_LOG_INFO, "agent", "connected", CS_S("site", agent->identity.site),
            CS_S("consortium", agent->identity.consortium));
     send_state(agent);
+    members_repeat(agent);
     offers_repeat(agent);
     tasks_advance(agent);
 }
@@ -335,6 +336,9 @@ static void receive(cs_agent *agent, const cs_session *session, const Consilium_
         break;
     case CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_JOB:
         offers_job_update(agent, message->job);
+        break;
+    case CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_ROSTER:
+        members_receive(agent, message->roster);
         break;
     case CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_GOODBYE:
         goodbye(agent, session, message->goodbye);
@@ -522,6 +526,10 @@ static cs_status answer_request(cs_agent *agent, struct question *question)
     case CONSILIUM__V1__CONTROL_REQUEST__BODY_PLAN_REFUSE:
         return offers_refuse(agent, request->plan_refuse->plan, request->plan_refuse->reason, question->arena,
                              question->answer);
+    case CONSILIUM__V1__CONTROL_REQUEST__BODY_ROSTER_SHOW:
+        return members_show(agent, question->arena, question->answer);
+    case CONSILIUM__V1__CONTROL_REQUEST__BODY_ROSTER_APPROVE:
+        return members_approve(agent, request->roster_approve->roster, question->arena, question->answer);
     default:
         return cs_fail(CS_UNIMPLEMENTED, "this agent does not know that request; is the command of a newer version?");
     }
@@ -732,6 +740,7 @@ static cs_status open_stores(cs_agent *agent)
 static void free_agent(cs_agent *agent)
 {
     tasks_free(agent);
+    members_free(agent);
     cs_free(agent->later);
     cs_supervisor_free(agent->supervisor);
     cs_transfer_free(agent->transfer);
@@ -765,6 +774,7 @@ static cs_status prepare(cs_agent *agent, const cs_agent_config *config)
     agent->wants_collection = true;
     agent->collected_ms = cs_clock_monotonic_ms() - CS_COLLECT_INTERVAL_MS;
     agent->idle_check_at_ms = cs_clock_monotonic_ms() + IDLE_CHECK_MS;
+    CS_TRY(members_restore(agent));
     CS_TRY(tasks_restore(agent));
     return cs_control_start(agent->state_folder, ask_agent, agent, &agent->control);
 }

@@ -1,5 +1,5 @@
-/* status and plan list|show|approve|refuse: one request over the control socket, printed as lines or as JSON. Main
- * thread of a short process. */
+/* status, plan list|show|approve|refuse, roster show|approve: one request over the control socket, printed as lines or
+ * as JSON. Main thread of a short process. */
 #include "client/agent/commands.h"
 
 #include "client/agent/control.h"
@@ -281,4 +281,110 @@ int client_plan_refuse(const cs_arguments *arguments)
     request.body_case = CONSILIUM__V1__CONTROL_REQUEST__BODY_PLAN_REFUSE;
     request.plan_refuse = &body;
     return decided(arguments, &request);
+}
+
+/* ---- the roster ---- */
+
+static void hash_text(ProtobufCBinaryData hash, char out[7 + 2 * HASH_BYTES + 1])
+{
+    out[0] = '\0';
+    if (hash.len != HASH_BYTES)
+        return;
+    memcpy(out, "sha256:", 7);
+    cs_hex_encode(out + 7, hash.data, HASH_BYTES);
+}
+
+static const char *member_word(const Consilium__V1__RosterEntry *entry)
+{
+    if (entry->is_gone)
+        return "gone";
+    if (entry->approved_fingerprint[0] != '\0')
+        return "CHANGED";
+    return entry->is_approved ? "approved" : "new";
+}
+
+static void print_roster_json(const Consilium__V1__RosterStatus *roster)
+{
+    char said[7 + 2 * HASH_BYTES + 1], approved[7 + 2 * HASH_BYTES + 1];
+    hash_text(roster->roster_sha256, said);
+    hash_text(roster->approved_sha256, approved);
+    CS_AUTO(cs_buffer) out = CS_BUFFER_EMPTY;
+    cs_json json = cs_json_to(&out);
+    cs_json_object(&json, NULL);
+    cs_json_text(&json, "roster", said);
+    cs_json_text(&json, "approved", approved);
+    cs_json_uint(&json, "approved_ms", roster->approved_ms);
+    cs_json_list(&json, "members");
+    for (size_t i = 0; i < roster->n_members; i++) {
+        const Consilium__V1__RosterEntry *entry = roster->members[i];
+        cs_json_object(&json, NULL);
+        cs_json_text(&json, "site", entry->site);
+        cs_json_text(&json, "state", member_word(entry));
+        cs_json_text(&json, "fingerprint", entry->fingerprint);
+        cs_json_text(&json, "approved_fingerprint", entry->approved_fingerprint);
+        cs_json_bool(&json, "has_approved", entry->has_approved);
+        cs_json_end(&json, '}');
+    }
+    cs_json_end(&json, ']');
+    cs_json_end(&json, '}');
+    printf("%s\n", cs_buffer_text(&out));
+}
+
+static void print_roster(const Consilium__V1__RosterStatus *roster)
+{
+    char said[7 + 2 * HASH_BYTES + 1], approved[7 + 2 * HASH_BYTES + 1];
+    hash_text(roster->roster_sha256, said);
+    hash_text(roster->approved_sha256, approved);
+    printf("%-20s %-9s %-15s %s\n", "SITE", "HERE", "THERE", "FINGERPRINT");
+    for (size_t i = 0; i < roster->n_members; i++) {
+        const Consilium__V1__RosterEntry *entry = roster->members[i];
+        printf("%-20s %-9s %-15s %s\n", entry->site, member_word(entry),
+               entry->has_approved ? "approved this" : "not yet", entry->fingerprint);
+        if (entry->approved_fingerprint[0] != '\0')
+            printf("%-20s %-9s %-15s %s\n", "", "", "approved was", entry->approved_fingerprint);
+    }
+    printf("roster        %s\n", said);
+    printf("approved      %s\n", approved[0] == '\0'           ? "nothing yet"
+                                 : strcmp(said, approved) == 0 ? "this one"
+                                                               : approved);
+    if (strcmp(said, approved) != 0)
+        printf(
+            "Ask every new or changed site for its fingerprint, by telephone and not through the coordinator. If all "
+            "are the same:\nconsilium-client roster approve %s\n",
+            said);
+}
+
+static int show_roster(const cs_arguments *arguments, const Consilium__V1__ControlRequest *request)
+{
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(ANSWER_ARENA_BYTES);
+    Consilium__V1__ControlAnswer *answer = NULL;
+    const int code = ask(arguments, request, arena, &answer);
+    if (code != CS_EXIT_OK)
+        return code;
+    if (answer->roster == NULL)
+        return cs_command_fail(arguments, cs_fail(CS_INVALID, "the agent answered without a roster"));
+    if (cs_argument_flag(arguments, "--json"))
+        print_roster_json(answer->roster);
+    else
+        print_roster(answer->roster);
+    return CS_EXIT_OK;
+}
+
+int client_roster_show(const cs_arguments *arguments)
+{
+    Consilium__V1__RosterShowRequest body = CONSILIUM__V1__ROSTER_SHOW_REQUEST__INIT;
+    Consilium__V1__ControlRequest request = CONSILIUM__V1__CONTROL_REQUEST__INIT;
+    request.body_case = CONSILIUM__V1__CONTROL_REQUEST__BODY_ROSTER_SHOW;
+    request.roster_show = &body;
+    return show_roster(arguments, &request);
+}
+
+int client_roster_approve(const cs_arguments *arguments)
+{
+    Consilium__V1__RosterApproveRequest body = CONSILIUM__V1__ROSTER_APPROVE_REQUEST__INIT;
+    body.roster = (char *)(uintptr_t)cs_argument(arguments, "HASH");
+    Consilium__V1__ControlRequest request = CONSILIUM__V1__CONTROL_REQUEST__INIT;
+    request.body_case = CONSILIUM__V1__CONTROL_REQUEST__BODY_ROSTER_APPROVE;
+    request.roster_approve = &body;
+    return show_roster(arguments, &request);
 }

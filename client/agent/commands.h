@@ -13,5 +13,7 @@ int client_plan_list(const cs_arguments *arguments);
 int client_plan_show(const cs_arguments *arguments);
 int client_plan_approve(const cs_arguments *arguments);
 int client_plan_refuse(const cs_arguments *arguments);
+int client_roster_show(const cs_arguments *arguments);
+int client_roster_approve(const cs_arguments *arguments);
 
 #endif

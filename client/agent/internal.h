@@ -16,6 +16,7 @@
 #include "common/base/clock.h"
 #include "common/base/mailbox.h"
 #include "common/config/site.h"
+#include "common/crypto/roster.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -163,6 +164,10 @@ struct cs_agent {
     int64_t renewal_check_at_ms;
     int64_t idle_check_at_ms;
 
+    cs_roster offered, approved; /* by the coordinator; by this site's people. No members: none yet */
+    int64_t approved_ms;
+    cs_roster has_approved; /* who signed `offered`, as valid members of it */
+
     char *confinement, *build; /* of the last worker that was ready or refused to be */
     char *shown_task;          /* for `status` */
     Consilium__V1__Stage shown_stage;
@@ -183,6 +188,19 @@ CS_MUST_CHECK cs_status offers_approve(cs_agent *agent, const char *plan, uint32
                                        Consilium__V1__ControlAnswer *answer);
 CS_MUST_CHECK cs_status offers_refuse(cs_agent *agent, const char *plan, const char *reason, cs_arena *arena,
                                       Consilium__V1__ControlAnswer *answer);
+
+/* ---- members.c: the roster ---- */
+CS_MUST_CHECK cs_status members_restore(cs_agent *agent);
+void members_receive(cs_agent *agent, const Consilium__V1__Roster *roster);
+/* Says this site's approval again. */
+void members_repeat(cs_agent *agent);
+CS_MUST_CHECK cs_status members_show(cs_agent *agent, cs_arena *arena, Consilium__V1__ControlAnswer *answer);
+CS_MUST_CHECK cs_status members_approve(cs_agent *agent, const char *roster, cs_arena *arena,
+                                        Consilium__V1__ControlAnswer *answer);
+/* Are all of these sites in the roster that this site approved, with the keys that the coordinator says? The roster of
+ * just them, or CS_DENIED with a sentence that names the fingerprints. */
+CS_MUST_CHECK cs_status members_pick(const cs_agent *agent, char *const *sites, size_t count, cs_roster *ret);
+void members_free(cs_agent *agent);
 
 /* ---- tasks.c ---- */
 /* Takes up the results that were not acknowledged when the agent ended. */

@@ -19,6 +19,11 @@ static const char schema_v1[] =
     "  FOREIGN KEY (job, round, phase) REFERENCES result ON DELETE CASCADE) WITHOUT ROWID;"
     "CREATE INDEX result_blob_of ON result_blob (blob);";
 
+/* One row: the roster as the coordinator says it, and as this site approved it (cs_roster_write). */
+static const char schema_v2[] = "CREATE TABLE roster (id INTEGER PRIMARY KEY CHECK (id = 1), offered BLOB NOT NULL,"
+                                "  approved BLOB NOT NULL, approved_ms INTEGER NOT NULL);"
+                                "INSERT INTO roster VALUES (1, x'', x'', 0);";
+
 /* JOB_COMPLETE and what follows it. */
 #define ENDED "state >= 4"
 
@@ -29,7 +34,7 @@ struct cs_records {
 
 cs_status cs_records_open(const char *path, cs_records **ret)
 {
-    const char *const migrations[] = {schema_v1};
+    const char *const migrations[] = {schema_v1, schema_v2};
     CS_AUTO_PTR(cs_records) records = cs_alloc(sizeof(*records));
     CS_TRY(cs_db_open(path, migrations, CS_COUNT(migrations), &records->db));
     *ret = CS_TAKE(records);
@@ -291,4 +296,26 @@ cs_status cs_records_is_blob_needed(cs_records *records, const cs_hash *blob, bo
     CS_TRY(cs_db_query(records->db, "SELECT 1 FROM result_blob WHERE blob = ?1 LIMIT 1", "b", &rows, of_hash(blob)));
     *ret = cs_rows_next(rows);
     return cs_rows_status(rows);
+}
+
+cs_status cs_records_roster(cs_records *records, cs_arena *arena, cs_roster_record *ret)
+{
+    CS_AUTO_PTR(cs_rows) rows = NULL;
+    CS_TRY(cs_db_query(records->db, "SELECT offered, approved, approved_ms FROM roster", "", &rows));
+    if (!cs_rows_next(rows)) {
+        CS_TRY(cs_rows_status(rows));
+        return cs_fail(CS_DATA_LOSS, "agent.db has lost its roster");
+    }
+    *ret = (cs_roster_record){.offered = copy_bytes(arena, cs_rows_bytes(rows, 0)),
+                              .approved = copy_bytes(arena, cs_rows_bytes(rows, 1)),
+                              .approved_ms = cs_rows_int(rows, 2)};
+    return CS_OK;
+}
+
+cs_status cs_records_put_roster(cs_records *records, const cs_roster_record *roster)
+{
+    CS_TRY(join_transaction(records));
+    return leave_transaction(records,
+                             cs_db_run(records->db, "UPDATE roster SET offered = ?1, approved = ?2, approved_ms = ?3",
+                                       "bbi", roster->offered, roster->approved, roster->approved_ms));
 }

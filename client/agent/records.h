@@ -1,5 +1,5 @@
-/* The agent's database, db/agent.db: offered jobs, approvals, and results until they are acknowledged. Agent thread
- * only. What is found is copied into the caller's arena. */
+/* The agent's database, db/agent.db: offered jobs, approvals, results until they are acknowledged, the roster. Agent
+ * thread only. What is found is copied into the caller's arena. */
 #ifndef CS_AGENT_RECORDS_H
 #define CS_AGENT_RECORDS_H
 
@@ -59,5 +59,13 @@ CS_MUST_CHECK cs_status cs_records_list_results(cs_records *records, cs_arena *a
 CS_MUST_CHECK cs_status cs_records_acknowledge(cs_records *records, const char *job, uint32_t round, const char *phase);
 CS_MUST_CHECK cs_status cs_records_flush(cs_records *records);
 CS_MUST_CHECK cs_status cs_records_is_blob_needed(cs_records *records, const cs_hash *blob, bool *ret);
+
+/* Texts of rosters (common/crypto/roster.h); empty: none yet. */
+typedef struct cs_roster_record {
+    cs_bytes offered, approved;
+    int64_t approved_ms; /* wall */
+} cs_roster_record;
+CS_MUST_CHECK cs_status cs_records_roster(cs_records *records, cs_arena *arena, cs_roster_record *ret);
+CS_MUST_CHECK cs_status cs_records_put_roster(cs_records *records, const cs_roster_record *roster);
 
 #endif

@@ -18,6 +18,7 @@ struct cs_session {
     cs_rpc_stream *stream;
     cs_mailbox *outbox; /* of packed SiteMessages, as cs_buffer * */
     pthread_t reader, writer;
+    uint64_t features; /* agreed; set before `up` */
 };
 
 cs_status cs_link_open(const cs_rpc_channel_config *config, cs_link **ret)
@@ -100,8 +101,7 @@ static cs_status greet(cs_session *session)
     if (answer->body_case != CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_HELLO)
         return cs_fail(CS_INVALID, "the coordinator's first message is no Hello");
     uint32_t minor = 0;
-    uint64_t features = 0;
-    return cs_wire_agree(answer->hello, &minor, &features);
+    return cs_wire_agree(answer->hello, &minor, &session->features);
 }
 
 static cs_status attend(cs_session *session)
@@ -153,6 +153,11 @@ cs_status cs_session_start(const cs_rpc_channel_config *config, const cs_session
 cs_link *cs_session_link(const cs_session *session)
 {
     return session->link;
+}
+
+uint64_t cs_session_features(const cs_session *session)
+{
+    return session->features;
 }
 
 cs_status cs_session_send(cs_session *session, const Consilium__V1__SiteMessage *message)

@@ -36,6 +36,8 @@ typedef struct cs_session_events {
 CS_MUST_CHECK cs_status cs_session_start(const cs_rpc_channel_config *config, const cs_session_events *events,
                                          cs_session **ret);
 cs_link *cs_session_link(const cs_session *session);
+/* The features that both sides have; once it is up. */
+uint64_t cs_session_features(const cs_session *session);
 /* Packs and queues; never waits. CS_EXHAUSTED when the line takes no more, CS_CANCELLED when the session has ended. */
 CS_MUST_CHECK cs_status cs_session_send(cs_session *session, const Consilium__V1__SiteMessage *message);
 /* Ends it; `down` follows. Any thread. */

@@ -21,7 +21,7 @@
 
 #define CS_PROTOCOL_MAJOR    1
 #define CS_PROTOCOL_MINOR    0
-#define CS_PROTOCOL_FEATURES 0
+#define CS_PROTOCOL_FEATURES 1 /* Feature of federation.proto: FEATURE_ROSTER */
 
 /* Walks the bytes against the descriptor without allocating: well-formed, depth, number of fields, unknown fields,
  * strings are UTF-8 without a zero byte, no message field that is not repeated stands there twice (protobuf would merge

@@ -485,6 +485,11 @@ cs_status door_message(cs_engine *engine, const char *site, const Consilium__V1_
         return CS_OK;
     case CONSILIUM__V1__SITE_MESSAGE__BODY_RESULT:
         return door_result(engine, site, message->result);
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_ROSTER_APPROVAL:
+        return roster_approval(engine, site, message->roster_approval);
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_RELAY:
+        relay(engine, site, message->relay);
+        return CS_OK;
     default:
         return CS_OK;
     }

@@ -413,6 +413,7 @@ static void settle(cs_engine *engine)
         flush_records(engine);
     if (engine->access_changed)
         publish_access(engine);
+    roster_send_changes(engine);
     send_acks(engine, true);
     for (struct job *job = engine->jobs; job; job = job->next) {
         if (job->needs_effects)
@@ -508,6 +509,7 @@ static void handle_attended(cs_engine *engine, const struct posted *posted)
     session->features = posted->features;
     session->software = cs_strdup(software);
     note_seen(engine, posted->site);
+    roster_send(engine, posted->site);
     tell_ended(engine, posted->site);
     for (struct job *job = engine->jobs; job; job = job->next) {
         if (!job_member(job, posted->site))

@@ -114,6 +114,15 @@ void door_check(cs_engine *engine, struct job *job, struct task *task);
 /* Copies at most size − 1 printable ASCII characters: texts of peers go into records and terminals. */
 void door_clean_text(char *out, size_t size, const char *text);
 
+/* ---- roster.c: who is in the consortium, for the sites; messages from site to site ---- */
+/* Tells one site, or every connected one if anything changed since the last time. */
+void roster_send(cs_engine *engine, const char *site);
+void roster_send_changes(cs_engine *engine);
+CS_MUST_CHECK cs_status roster_approval(cs_engine *engine, const char *site,
+                                        const Consilium__V1__RosterApproval *approval);
+/* Passes the message on, if both are participants of the job's open round. */
+void relay(cs_engine *engine, const char *site, const Consilium__V1__Relay *message);
+
 /* ---- report.c: what is true about a job ---- */
 CS_MUST_CHECK cs_status report_job(cs_engine *engine, const struct job *job, bool with_history, cs_arena *arena,
                                    Consilium__V1__JobStatus **ret);
@@ -138,6 +147,7 @@ CS_MUST_CHECK cs_status record_result(cs_engine *engine, const char *kind, const
                                       const char *reason);
 CS_MUST_CHECK cs_status record_folded(cs_engine *engine, const struct job *job, const cs_phase *phase,
                                       const cs_hash *hash);
+CS_MUST_CHECK cs_status record_roster_approval(cs_engine *engine, const cs_roster_approval *approval);
 CS_MUST_CHECK cs_status record_ended(cs_engine *engine, const struct job *job);
 /* Appends what was committed to the transcript. */
 CS_MUST_CHECK cs_status record_flush(cs_engine *engine);
@@ -214,7 +224,9 @@ struct session {
     uint64_t features;
     char *software;
     char *confinement;
-    int64_t left_at_ms; /* monotonic */
+    int64_t left_at_ms;   /* monotonic */
+    int64_t relay_at_ms;  /* monotonic: when the second began in which … */
+    uint32_t relay_count; /* … so many messages for other sites came */
 };
 struct session *engine_session(cs_engine *engine, const char *site);
 bool engine_is_connected(cs_engine *engine, const char *site);
@@ -276,6 +288,9 @@ struct cs_engine {
     struct job *jobs; /* open ones, in order of submission */
     struct session *sessions;
     size_t sessions_count;
+
+    uint64_t roster_published; /* of the store, when the roster was last said */
+    cs_hash roster_said;
 
     bool in_transaction;
     bool has_failed; /* the open transaction must not be committed */

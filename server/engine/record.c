@@ -198,6 +198,22 @@ static const char *outcome_word(int outcome)
     }
 }
 
+cs_status record_roster_approval(cs_engine *engine, const cs_roster_approval *approval)
+{
+    CS_AUTO(cs_buffer) fields = CS_BUFFER_EMPTY;
+    cs_json json = cs_json_to(&fields);
+    cs_json_object(&json, NULL);
+    cs_json_text(&json, "site", approval->site);
+    add_hash(&json, "roster", &approval->roster);
+    cs_json_hex(&json, "signature", approval->signature, sizeof(approval->signature));
+    cs_json_end(&json, '}');
+    char hex[CS_HASH_HEX_BYTES];
+    cs_hash_hex(&approval->roster, hex);
+    char key[KEY_BYTES];
+    snprintf(key, sizeof(key), "roster/%s/%s", approval->site, hex);
+    return put(engine, "roster_approved", key, &fields);
+}
+
 cs_status record_ended(cs_engine *engine, const struct job *job)
 {
     CS_AUTO(cs_buffer) fields = CS_BUFFER_EMPTY;

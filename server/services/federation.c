@@ -28,6 +28,7 @@ struct session {
     cs_rpc_call *call; /* held */
     char site[CS_NAME_MAX + 1];
     uint64_t number;
+    uint64_t features;
     struct outgoing *first, *last; /* sessions_mutex */
     size_t queued_bytes;           /* sessions_mutex */
     bool is_closing;               /* sessions_mutex: ends once the queue is empty */
@@ -114,6 +115,7 @@ static cs_status session_begin(cs_rpc_call *call, const Consilium__V1__SiteMessa
     struct session *session = cs_alloc(sizeof *session);
     session->services = services;
     session->call = call;
+    session->features = features;
     session->arena = cs_arena_new(SESSION_ARENA_BYTES);
     memcpy(session->site, cs_rpc_call_peer(call)->identity.name, sizeof session->site);
     cs_rpc_hold(call);
@@ -148,13 +150,16 @@ static cs_status attend_request(cs_rpc_call *call, const ProtobufCMessage *reque
     switch (message->body_case) {
     case CONSILIUM__V1__SITE_MESSAGE__BODY_HELLO:
         return cs_fail(CS_INVALID, "found a second Hello on one stream");
-    case CONSILIUM__V1__SITE_MESSAGE__BODY_RELAY:
-        return cs_fail(CS_UNIMPLEMENTED,
-                       "messages between sites are reserved: this coordinator did not offer the feature");
     case CONSILIUM__V1__SITE_MESSAGE__BODY_STATE:
     case CONSILIUM__V1__SITE_MESSAGE__BODY_DECISION:
     case CONSILIUM__V1__SITE_MESSAGE__BODY_PROGRESS:
     case CONSILIUM__V1__SITE_MESSAGE__BODY_RESULT:
+        break;
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_RELAY:
+    case CONSILIUM__V1__SITE_MESSAGE__BODY_ROSTER_APPROVAL:
+        if (!(session->features & CONSILIUM__V1__FEATURE__FEATURE_ROSTER))
+            return cs_fail(CS_UNIMPLEMENTED,
+                           "a message of a feature that this stream's Hello did not offer: roster and relay");
         break;
     default:
         return CS_OK; /* a body of a newer minor version */

@@ -32,6 +32,13 @@ const char cs_store_registry_v1[] = "CREATE TABLE site ("
                                     ") STRICT, WITHOUT ROWID;"
                                     "CREATE INDEX token_by_site ON token (site);";
 
+/* Which roster a site's people approved last. */
+const char cs_store_registry_v2[] = "CREATE TABLE roster_approval ("
+                                    "  site TEXT PRIMARY KEY REFERENCES site (name),"
+                                    "  roster BLOB NOT NULL,"
+                                    "  signature BLOB NOT NULL"
+                                    ") STRICT, WITHOUT ROWID;";
+
 #define SITE_COLUMNS                                                                                                   \
     "name, state, reason, signing_key, leaf_key, previous_leaf_key, certificate_not_after_ms, enrolled_ms, "           \
     "last_seen_ms"
@@ -154,6 +161,31 @@ cs_status cs_registry_seen(cs_store *store, const char *site, int64_t now_ms)
     return cs_db_run(store->db, "UPDATE site SET last_seen_ms = ?2 WHERE name = ?1", "ti", site, now_ms);
 }
 
+/* ---- approvals of the roster ---- */
+
+cs_status cs_roster_approval_put(cs_store *store, const cs_roster_approval *approval)
+{
+    CS_FAILPOINT("registry.approval_put");
+    return cs_db_run(store->db,
+                     "INSERT INTO roster_approval VALUES (?1, ?2, ?3)"
+                     " ON CONFLICT (site) DO UPDATE SET roster = ?2, signature = ?3",
+                     "tbb", approval->site, hash_view(&approval->roster),
+                     cs_bytes_of(approval->signature, sizeof approval->signature));
+}
+
+cs_status cs_roster_approval_find(cs_store *store, const char *site, cs_roster_approval *ret)
+{
+    CS_AUTO_PTR(cs_rows) rows = NULL;
+    CS_TRY(cs_db_query(store->db, "SELECT roster, signature FROM roster_approval WHERE site = ?1", "t", &rows, site));
+    if (!cs_rows_next(rows)) {
+        CS_TRY(cs_rows_status(rows));
+        return cs_fail(CS_NOT_FOUND, "site '%.80s' has approved no roster", site);
+    }
+    copy_text(ret->site, sizeof ret->site, site);
+    CS_TRY(copy_bytes(rows, 0, ret->roster.bytes, CS_HASH_BYTES, "roster's hash"));
+    return copy_bytes(rows, 1, ret->signature, sizeof ret->signature, "signature");
+}
+
 /* ---- tokens ---- */
 
 void cs_token_record_clear(cs_token_record *record)
@@ -232,6 +264,7 @@ cs_status cs_registry_publish(cs_store *store)
     cs_site_record *records = NULL;
     size_t count = 0;
     CS_TRY(cs_registry_list(store, &records, &count));
+    store->published++;
     cs_registry_snapshot *fresh = cs_alloc(sizeof *fresh + count * sizeof fresh->sites[0]);
     fresh->count = count;
     for (size_t i = 0; i < count; i++) {

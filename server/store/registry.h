@@ -25,6 +25,16 @@ CS_MUST_CHECK cs_status cs_registry_list(cs_store *store, cs_site_record **ret,
 CS_MUST_CHECK cs_status cs_registry_put(cs_store *store, const cs_site_record *record);
 CS_MUST_CHECK cs_status cs_registry_seen(cs_store *store, const char *site, int64_t now_ms);
 
+/* The last roster that people at the site approved, with the site's signature. */
+typedef struct cs_roster_approval {
+    char site[CS_NAME_MAX + 1];
+    cs_hash roster;
+    uint8_t signature[CS_SIGNATURE_BYTES];
+} cs_roster_approval;
+CS_MUST_CHECK cs_status cs_roster_approval_put(cs_store *store, const cs_roster_approval *approval);
+CS_MUST_CHECK cs_status cs_roster_approval_find(cs_store *store, const char *site,
+                                                cs_roster_approval *ret); /* CS_NOT_FOUND */
+
 typedef struct cs_token_record {
     cs_hash token; /* SHA-256 of the token: the token itself is never kept */
     char site[CS_NAME_MAX + 1];

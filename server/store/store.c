@@ -3,7 +3,7 @@
 #include "server/store/store.h"
 
 /* Only ever appended to: the position of an entry is the version of the file. */
-static const char *const migrations[] = {cs_store_registry_v1, cs_store_jobs_v1};
+static const char *const migrations[] = {cs_store_registry_v1, cs_store_jobs_v1, cs_store_registry_v2};
 
 cs_status cs_store_open(const char *path, cs_store **ret)
 {

@@ -7,6 +7,7 @@
 
 typedef struct cs_store {
     cs_db *db;
+    uint64_t published; /* counts cs_registry_publish: a change means that somebody came, went or changed keys */
 } cs_store;
 
 CS_MUST_CHECK cs_status cs_store_open(const char *path, cs_store **ret);
@@ -17,5 +18,6 @@ CS_DEFINE_AUTO_PTR(cs_store)
  */
 extern const char cs_store_registry_v1[];
 extern const char cs_store_jobs_v1[];
+extern const char cs_store_registry_v2[];
 
 #endif
