@@ -45,6 +45,15 @@ static void ask_person(const cs_site_config *config, const cs_plan *plan, const 
                  cs_buffer_text(why_not), plan->name);
 }
 
+/* Can the split put rows into validation at all? */
+static bool can_validate(const cs_site_dataset *dataset)
+{
+    if (dataset->has_fractions)
+        return dataset->valid_fraction > 0;
+    /* What fits no rule goes to the first part without one. */
+    return dataset->valid.column || dataset->train.column;
+}
+
 void cs_policy_decide(const cs_site_config *config, const cs_plan *plan, size_t invited_count, cs_policy_verdict *ret)
 {
     CS_AUTO(cs_buffer) why_not = CS_BUFFER_EMPTY;
@@ -62,6 +71,13 @@ void cs_policy_decide(const cs_site_config *config, const cs_plan *plan, size_t 
         snprintf(ret->reason, sizeof ret->reason,
                  "the data set '%s' is not here: site.yaml has no datasets.%s (found %zu data sets)",
                  plan->dataset.name, plan->dataset.name, config->datasets_count);
+        return;
+    }
+    if (plan->training.early_stopping.is_on && !can_validate(cs_site_config_dataset(config, plan->dataset.name))) {
+        snprintf(ret->reason, sizeof ret->reason,
+                 "the plan stops early by its validation rows, and the split of data set '%s' makes none: "
+                 "datasets.%s.split.valid, or fractions with valid, is missing",
+                 plan->dataset.name, plan->dataset.name);
         return;
     }
     for (size_t i = 0; i < config->approve_count; i++) {
@@ -139,14 +155,18 @@ static void summarize_data(const cs_plan *plan, const cs_site_dataset *dataset, 
     if (plan->dataset.features_count > COLUMNS_SHOWN)
         cs_buffer_printf(out, " and %zu more", plan->dataset.features_count - COLUMNS_SHOWN);
 
-    cs_buffer_append_text(out, "\nlabel        1 where ");
+    cs_buffer_append_text(out, label->classes_count > 0 ? "\nlabel        " : "\nlabel        1 where ");
     append_column(out, dataset, label->column);
     if (label->has_above) {
         cs_buffer_printf(out, " is above %.15g, else 0\n", label->above);
-    } else {
+    } else if (label->positive_count > 0) {
         cs_buffer_append_text(out, " is one of ");
         append_numbers(out, label->positive, label->positive_count);
         cs_buffer_append_text(out, ", else 0\n");
+    } else {
+        cs_buffer_printf(out, " is one of %zu classes: ", label->classes_count);
+        append_numbers(out, label->classes, label->classes_count);
+        cs_buffer_append_text(out, "\n");
     }
     cs_buffer_printf(out, "rows         %s; consilium-client doctor lets a confined worker count them\n",
                      plan->dataset.missing == CS_MISSING_DROP
@@ -169,10 +189,15 @@ static const char *scaling_words(cs_standardize standardize)
     return "";
 }
 
-/* One weight a column and a bias, 32 bits each. */
+/* One weight for each input of each unit and one bias a unit, 32 bits each. */
 static uint64_t parameter_count(const cs_plan *plan)
 {
-    return (uint64_t)plan->dataset.columns_count + 1;
+    uint64_t count = 0, inputs = plan->dataset.columns_count;
+    for (size_t i = 0; i < plan->model.hidden_count; i++) {
+        count += (inputs + 1) * plan->model.hidden[i];
+        inputs = plan->model.hidden[i];
+    }
+    return count + (inputs + 1) * cs_plan_outputs(plan);
 }
 
 static void summarize_work(const cs_plan *plan, cs_buffer *out)
@@ -182,25 +207,34 @@ static void summarize_work(const cs_plan *plan, cs_buffer *out)
     cs_buffer_printf(out, "scaling      %s\n", scaling_words(plan->dataset.standardize));
     cs_buffer_printf(out, "model        %s with %" PRIu64 " numbers\n", cs_model_kind_name(plan->model.kind),
                      parameter_count(plan));
-    cs_buffer_printf(out, "training     %u rounds of %u %s, %u rows a step, learning rate %.15g\n",
+    cs_buffer_printf(out, "training     %u rounds of %u %s, %u rows a step, %s with learning rate %.15g\n",
                      plan->training.rounds, counts_steps ? plan->training.local_steps : plan->training.local_epochs,
                      counts_steps ? "steps" : "passes over the training rows", plan->training.batch_size,
-                     plan->training.learning_rate);
+                     cs_optimizer_kind_name(plan->training.optimizer.kind), plan->training.optimizer.learning_rate);
+    if (plan->training.early_stopping.is_on)
+        cs_buffer_printf(out,
+                         "             ends early when %s on validation rows has not improved for %u evaluations\n",
+                         cs_metric_name(plan->training.early_stopping.metric), plan->training.early_stopping.patience);
+    if (plan->training.optimizer.memory == CS_OPTIMIZER_KEEPS)
+        cs_buffer_append_text(out, "stays here   what the optimizer remembers from round to round\n");
 }
 
 static void append_metrics(const cs_plan *plan, cs_buffer *out)
 {
-    static const cs_metric metrics[] = {CS_METRIC_ACCURACY, CS_METRIC_AUC, CS_METRIC_BRIER, CS_METRIC_LOG_LOSS};
     static const cs_standardize scalings[] = {CS_STANDARDIZE_NONE, CS_STANDARDIZE_PLAN, CS_STANDARDIZE_FEDERATED,
                                               CS_STANDARDIZE_SITE};
     const char *comma = "";
 
-    for (size_t i = 0; i < CS_COUNT(metrics); i++) {
-        if (plan->evaluation.metrics & metrics[i]) {
-            cs_buffer_printf(out, "%s%s", comma, cs_metric_name(metrics[i]));
+    for (size_t i = 0; i < CS_METRICS_MAX; i++) {
+        if (plan->evaluation.metrics & (unsigned)cs_metrics[i]) {
+            cs_buffer_printf(out, "%s%s", comma, cs_metric_name(cs_metrics[i]));
             comma = ", ";
         }
     }
+    if (plan->evaluation.metrics & CS_METRIC_AUC)
+        cs_buffer_append_text(out, " (with the number of pairs behind the auc)");
+    if (plan->evaluation.metrics & CS_METRIC_CALIBRATION_ERROR)
+        cs_buffer_printf(out, " (with rows, predicted and observed sums of %u bins)", plan->evaluation.bins);
     cs_buffer_append_text(out, " on the held-out rows and how many those are, scaled by ");
     comma = "";
     for (size_t i = 0; i < CS_COUNT(scalings); i++) {
@@ -213,7 +247,10 @@ static void append_metrics(const cs_plan *plan, cs_buffer *out)
 
 static void summarize_what_leaves(const cs_plan *plan, cs_buffer *out)
 {
-    if (cs_plan_needs_statistics(plan))
+    if (cs_plan_needs_class_counts(plan))
+        cs_buffer_printf(out, "sent once    how many training rows each of the %zu classes of the label has\n",
+                         cs_plan_classes(plan));
+    if (cs_plan_needs_moments(plan))
         cs_buffer_printf(out,
                          "sent once    for each of %zu columns the sum and the sum of squares over the training rows, "
                          "and how many rows: %zu numbers\n",

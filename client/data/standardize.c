@@ -7,12 +7,14 @@
 /* Keeps a constant column at zero instead of dividing by it. */
 #define DEVIATION_MARGIN 1e-9
 
-cs_moments *cs_moments_new(size_t columns)
+cs_moments *cs_moments_new(const cs_plan *plan)
 {
     cs_moments *moments = cs_alloc(sizeof *moments);
-    moments->columns = columns;
-    moments->sum = cs_alloc_array(columns, sizeof(double));
-    moments->sum_squares = cs_alloc_array(columns, sizeof(double));
+    moments->columns = cs_plan_needs_moments(plan) ? plan->dataset.columns_count : 0;
+    moments->classes = cs_plan_needs_class_counts(plan) ? cs_plan_classes(plan) : 0;
+    moments->sum = cs_alloc_array(moments->columns, sizeof(double));
+    moments->sum_squares = cs_alloc_array(moments->columns, sizeof(double));
+    moments->class_counts = cs_alloc_array(moments->classes, sizeof(double));
     return moments;
 }
 
@@ -22,6 +24,7 @@ void cs_moments_free(cs_moments *moments)
         return;
     cs_free(moments->sum);
     cs_free(moments->sum_squares);
+    cs_free(moments->class_counts);
     cs_free(moments);
 }
 
@@ -31,7 +34,9 @@ void cs_moments_add_table(cs_moments *moments, const cs_table *table)
         if (table->part[row] != CS_PART_TRAIN)
             continue;
         moments->count += 1;
-        for (size_t k = 0; k < table->columns; k++) {
+        if (moments->classes > 0)
+            moments->class_counts[(size_t)table->labels[row]] += 1;
+        for (size_t k = 0; k < moments->columns; k++) {
             const double value = table->features[row * table->columns + k];
             moments->sum[k] += value;
             moments->sum_squares[k] += value * value;
@@ -46,26 +51,40 @@ void cs_moments_add(cs_moments *moments, const cs_moments *other)
         moments->sum[k] += other->sum[k];
         moments->sum_squares[k] += other->sum_squares[k];
     }
+    for (size_t k = 0; k < moments->classes; k++)
+        moments->class_counts[k] += other->class_counts[k];
 }
 
 cs_status cs_moments_save(const cs_moments *moments, const char *path)
 {
-    const cs_tensor_info infos[] = {
-        {.name = "count", .dtype = CS_F64, .rank = 1, .shape = {1}},
-        {.name = "sum", .dtype = CS_F64, .rank = 1, .shape = {moments->columns}},
-        {.name = "sum_squares", .dtype = CS_F64, .rank = 1, .shape = {moments->columns}},
-    };
-    const size_t size = moments->columns * sizeof(double);
+    const struct {
+        char *name;
+        size_t size;
+        const double *values;
+    } all[] = {{(char[]){"count"}, 1, &moments->count},
+               {(char[]){"sum"}, moments->columns, moments->sum},
+               {(char[]){"sum_squares"}, moments->columns, moments->sum_squares},
+               {(char[]){"class_counts"}, moments->classes, moments->class_counts}};
+    cs_tensor_info infos[CS_COUNT(all)];
+    const double *values[CS_COUNT(all)];
+    size_t count = 0;
+    for (size_t i = 0; i < CS_COUNT(all); i++) {
+        if (all[i].size == 0)
+            continue;
+        infos[count] = (cs_tensor_info){.name = all[i].name, .dtype = CS_F64, .rank = 1, .shape = {all[i].size}};
+        values[count++] = all[i].values;
+    }
     CS_AUTO_PTR(cs_tensor_writer) writer = NULL;
-    CS_TRY(cs_tensor_writer_open(path, infos, CS_COUNT(infos), NULL, 0, &writer));
-    CS_TRY(cs_tensor_writer_put(writer, 0, 0, &moments->count, sizeof moments->count));
-    CS_TRY(cs_tensor_writer_put(writer, 1, 0, moments->sum, size));
-    CS_TRY(cs_tensor_writer_put(writer, 2, 0, moments->sum_squares, size));
+    CS_TRY(cs_tensor_writer_open(path, infos, count, NULL, 0, &writer));
+    for (size_t i = 0; i < count; i++)
+        CS_TRY(cs_tensor_writer_put(writer, i, 0, values[i], (size_t)infos[i].shape[0] * sizeof(double)));
     return cs_tensor_writer_commit(writer);
 }
 
 static cs_status load_vector(const cs_tensor_file *file, const char *path, const char *name, size_t size, double *out)
 {
+    if (size == 0)
+        return CS_OK;
     const cs_tensor_info *info = cs_tensor_file_find(file, name);
     if (info == NULL)
         return cs_fail(CS_INVALID, "%s: no tensor '%s', expected the sums of a statistics phase", path, name);
@@ -80,14 +99,15 @@ static cs_status load_vector(const cs_tensor_file *file, const char *path, const
     return CS_OK;
 }
 
-cs_status cs_moments_load(const char *path, size_t columns, cs_moments **ret)
+cs_status cs_moments_load(const char *path, const cs_plan *plan, cs_moments **ret)
 {
     CS_AUTO_PTR(cs_tensor_file) file = NULL;
     CS_TRY(cs_tensor_file_open(path, &file));
-    CS_AUTO_PTR(cs_moments) moments = cs_moments_new(columns);
+    CS_AUTO_PTR(cs_moments) moments = cs_moments_new(plan);
     CS_TRY(load_vector(file, path, "count", 1, &moments->count));
-    CS_TRY(load_vector(file, path, "sum", columns, moments->sum));
-    CS_TRY(load_vector(file, path, "sum_squares", columns, moments->sum_squares));
+    CS_TRY(load_vector(file, path, "sum", moments->columns, moments->sum));
+    CS_TRY(load_vector(file, path, "sum_squares", moments->columns, moments->sum_squares));
+    CS_TRY(load_vector(file, path, "class_counts", moments->classes, moments->class_counts));
     if (moments->count < 2)
         return cs_fail(CS_INVALID, "%s: the sums are over fewer than two rows", path);
     *ret = CS_TAKE(moments);
@@ -173,7 +193,7 @@ cs_status cs_scaling_of(cs_standardize standardize, const cs_plan *plan, const c
         scaling_from_plan(scaling, plan);
         break;
     case CS_STANDARDIZE_FEDERATED:
-        if (federated == NULL)
+        if (federated == NULL || federated->columns != table->columns)
             return cs_fail(CS_STATE, "standardize: federated needs the summed statistics of the participants, and the "
                                      "task brought none");
         scaling_from_moments(scaling, federated);
@@ -196,7 +216,8 @@ void cs_samples_clear(cs_samples *samples)
     *samples = (cs_samples){0};
 }
 
-cs_status cs_samples_make(const cs_table *table, cs_part part, const cs_scaling *scaling, cs_samples *ret)
+cs_status cs_samples_make(const cs_plan *plan, const cs_table *table, cs_part part, const cs_scaling *scaling,
+                          cs_samples *ret)
 {
     const size_t count = table->parts[part], columns = table->columns;
     const size_t columns_bytes = count * columns * sizeof(float), labels_bytes = count * sizeof(float);
@@ -222,6 +243,8 @@ cs_status cs_samples_make(const cs_table *table, cs_part part, const cs_scaling 
     CS_SCOPE(scope);
     cs_tensor *x = cs_tensor_from(CS_F32, 2, (const uint64_t[]){count, columns}, scaled.data, columns_bytes);
     cs_tensor *y = cs_tensor_from(CS_F32, 2, (const uint64_t[]){count, 1}, labels.data, labels_bytes);
+    if (plan->dataset.label.classes_count > 0) /* what cross-entropy takes; 32 bits hold every class exactly */
+        y = cs_tensor_to(cs_reshape(y, 1, (const uint64_t[]){count}), CS_I64);
     CS_TRY(cs_scope_status(scope));
     *ret = (cs_samples){count, cs_tensor_keep(x), cs_tensor_keep(y)};
     return CS_OK;

@@ -199,9 +199,18 @@ static cs_status put_label(const struct reader *reader, const cs_csv_record *rec
 {
     const cs_label *label = &reader->plan->dataset.label;
     double value = 0;
+    *out = 0;
     if (label->column == NULL)
         return CS_OK;
     CS_TRY(number_at(reader, record, reader->layout.label, label->column, &value));
+    for (size_t i = 0; i < label->classes_count; i++) {
+        if (value == label->classes[i]) {
+            *out = (float)i;
+            return CS_OK;
+        }
+    }
+    if (label->classes_count > 0)
+        return fail_cell(reader, record, label->column, "none of the classes that the plan lists");
     bool is_positive = label->has_above && value > label->above;
     for (size_t i = 0; i < label->positive_count; i++)
         is_positive = is_positive || value == label->positive[i];
@@ -321,7 +330,7 @@ static cs_status add_row(struct reader *reader, const cs_csv_record *record)
     table->part[table->rows] = (uint8_t)part;
     reader->groups[table->rows] = (struct grouping){patient, (uint8_t)part};
     table->parts[part]++;
-    table->positive += table->labels[table->rows] > 0.5f ? 1 : 0;
+    table->class_rows[(size_t)table->labels[table->rows]]++;
     table->rows++;
     return CS_OK;
 }
@@ -365,6 +374,7 @@ cs_status cs_table_read(const cs_plan *plan, const cs_site_dataset *dataset, cs_
     struct reader reader __attribute__((cleanup(reader_clear))) = {.plan = plan, .dataset = dataset, .name = name};
     reader.table = cs_alloc(sizeof *reader.table);
     reader.table->columns = plan->dataset.columns_count;
+    reader.table->classes = cs_plan_classes(plan);
     CS_AUTO_PTR(cs_csv) csv = cs_csv_open(bytes, name, dataset->delimiter);
     CS_TRY(read_all(&reader, csv));
     *ret = CS_TAKE(reader.table);

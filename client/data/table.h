@@ -15,14 +15,15 @@ typedef enum cs_part { CS_PART_TRAIN, CS_PART_VALID, CS_PART_TEST } cs_part;
 const char *cs_part_name(cs_part part);
 
 typedef struct cs_table {
-    size_t columns;         /* the plan's columns_count */
-    size_t rows;            /* kept */
-    size_t dropped;         /* for a missing value in a used column */
-    double *features;       /* (rows, columns) */
-    float *labels;          /* (rows): 0 or 1 */
-    uint8_t *part;          /* (rows): cs_part */
-    size_t parts[CS_PARTS]; /* rows in each */
-    size_t positive;
+    size_t columns;                         /* the plan's columns_count */
+    size_t rows;                            /* kept */
+    size_t dropped;                         /* for a missing value in a used column */
+    double *features;                       /* (rows, columns) */
+    float *labels;                          /* (rows): 0 or 1, or the class from 0 */
+    uint8_t *part;                          /* (rows): cs_part */
+    size_t parts[CS_PARTS];                 /* rows in each */
+    size_t classes;                         /* the label's; 2 for yes or no */
+    size_t class_rows[CS_PLAN_CLASSES_MAX]; /* kept rows of each */
 } cs_table;
 
 /* Reads the table that `dataset` describes; relative paths start in `folder`. CS_NOT_FOUND: no such file or column;

@@ -19,7 +19,7 @@ typedef struct cs_inputs {
 } cs_inputs;
 
 typedef struct cs_outputs {
-    cs_tensor *logits; /* (rows, 1) F32 */
+    cs_tensor *logits; /* (rows, classes) F32; of a label that is yes or no (rows, 1) */
 } cs_outputs;
 
 typedef struct cs_model cs_model;
@@ -32,7 +32,7 @@ CS_DEFINE_AUTO_PTR(cs_model)
 CS_MUST_CHECK cs_status cs_model_initialize(const cs_model *model, cs_generator *generator, cs_parameters **ret);
 /* Failures stay in the scope. */
 cs_outputs cs_model_forward(const cs_model *model, const cs_context *context, const cs_inputs *inputs);
-/* Probability of the positive class: (rows, 1). */
+/* Probability of each class, (rows, classes); of a label that is yes or no that of yes, (rows, 1). */
 cs_tensor *cs_model_probability(const cs_outputs *outputs);
 
 #endif

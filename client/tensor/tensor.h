@@ -79,7 +79,17 @@ cs_tensor *cs_subtract(const cs_tensor *a, const cs_tensor *b) CS_NOEXCEPT;
 cs_tensor *cs_multiply(const cs_tensor *a, const cs_tensor *b) CS_NOEXCEPT;
 cs_tensor *cs_divide(const cs_tensor *a, const cs_tensor *b) CS_NOEXCEPT;
 cs_tensor *cs_scale(const cs_tensor *tensor, double factor) CS_NOEXCEPT;
+/* a + factor · b */
+cs_tensor *cs_add_scaled(const cs_tensor *a, const cs_tensor *b, double factor) CS_NOEXCEPT;
+cs_tensor *cs_square_root(const cs_tensor *tensor) CS_NOEXCEPT;
 cs_tensor *cs_sigmoid(const cs_tensor *tensor) CS_NOEXCEPT;
+cs_tensor *cs_relu(const cs_tensor *tensor) CS_NOEXCEPT;
+cs_tensor *cs_gelu(const cs_tensor *tensor) CS_NOEXCEPT;
+cs_tensor *cs_tanh(const cs_tensor *tensor) CS_NOEXCEPT;
+/* Over the last dimension. */
+cs_tensor *cs_softmax(const cs_tensor *tensor) CS_NOEXCEPT;
+/* Each element is 0 with probability p, else divided by 1 − p: what is dropped comes from `generator` alone. */
+cs_tensor *cs_dropout(const cs_tensor *tensor, double p, cs_generator *generator) CS_NOEXCEPT;
 cs_tensor *cs_matmul(const cs_tensor *a, const cs_tensor *b) CS_NOEXCEPT;
 /* x: (rows, in), weight: (out, in), bias: (out) or NULL for none → (rows, out) */
 cs_tensor *cs_linear(const cs_tensor *x, const cs_tensor *weight, const cs_tensor *bias) CS_NOEXCEPT;
@@ -90,10 +100,16 @@ cs_tensor *cs_mean_all(const cs_tensor *tensor) CS_NOEXCEPT;
 /* Is every value finite? CS_INVALID with `what` in the sentence, and with the scope's sentence for NULL. */
 CS_MUST_CHECK cs_status cs_tensor_check_finite(const cs_tensor *tensor, const char *what) CS_NOEXCEPT;
 
-/* ---- losses, means over all elements ---- */
+/* ---- losses, means over the rows ---- */
 /* p and target in [0, 1], same shape. */
 cs_tensor *cs_binary_cross_entropy(const cs_tensor *p, const cs_tensor *target) CS_NOEXCEPT;
-cs_tensor *cs_binary_cross_entropy_with_logits(const cs_tensor *logits, const cs_tensor *target) CS_NOEXCEPT;
+/* positive_weight: one element, by which the terms of y = 1 are multiplied; NULL: 1. */
+cs_tensor *cs_binary_cross_entropy_with_logits(const cs_tensor *logits, const cs_tensor *target,
+                                               const cs_tensor *positive_weight) CS_NOEXCEPT;
+/* logits: (rows, classes), target: I64 (rows), class_weights: (classes) or NULL for all 1. As torch's cross_entropy:
+ * with weights the mean is Σ w l / Σ w, and label smoothing takes its share over all classes. */
+cs_tensor *cs_cross_entropy(const cs_tensor *logits, const cs_tensor *target, const cs_tensor *class_weights,
+                            double label_smoothing) CS_NOEXCEPT;
 
 /* ---- gradients ---- */
 /* From now on `tensor`, a leaf, collects its gradient. */
@@ -117,6 +133,13 @@ void cs_grad_restore(const bool *was_on) CS_NOEXCEPT;
 /* target += factor · source */
 CS_MUST_CHECK cs_status cs_add_into(cs_tensor *target, const cs_tensor *source, double factor) CS_NOEXCEPT;
 CS_MUST_CHECK cs_status cs_copy_into(cs_tensor *target, const cs_tensor *source) CS_NOEXCEPT;
+/* target ← target · factor + number */
+CS_MUST_CHECK cs_status cs_scale_into(cs_tensor *target, double factor, double number) CS_NOEXCEPT;
+/* target += factor · a · b and target += factor · a / b, element by element */
+CS_MUST_CHECK cs_status cs_add_product_into(cs_tensor *target, const cs_tensor *a, const cs_tensor *b,
+                                            double factor) CS_NOEXCEPT;
+CS_MUST_CHECK cs_status cs_add_quotient_into(cs_tensor *target, const cs_tensor *a, const cs_tensor *b,
+                                             double factor) CS_NOEXCEPT;
 
 /* ---- random streams ---- */
 /* libtorch's CPU generator: the same numbers as torch.manual_seed(seed) and the default generator. */

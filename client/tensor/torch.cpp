@@ -451,6 +451,50 @@ cs_tensor *cs_scale(const cs_tensor *tensor, double factor) noexcept
     return unary(tensor, [&](const at::Tensor &t) { return t * factor; });
 }
 
+cs_tensor *cs_add_scaled(const cs_tensor *a, const cs_tensor *b, double factor) noexcept
+{
+    return binary(a, b, [&](const at::Tensor &x, const at::Tensor &y) { return x.add(y, factor); });
+}
+
+cs_tensor *cs_square_root(const cs_tensor *tensor) noexcept
+{
+    return unary(tensor, [](const at::Tensor &t) { return t.sqrt(); });
+}
+
+cs_tensor *cs_relu(const cs_tensor *tensor) noexcept
+{
+    return unary(tensor, [](const at::Tensor &t) { return t.relu(); });
+}
+
+cs_tensor *cs_gelu(const cs_tensor *tensor) noexcept
+{
+    return unary(tensor, [](const at::Tensor &t) { return at::gelu(t); });
+}
+
+cs_tensor *cs_tanh(const cs_tensor *tensor) noexcept
+{
+    return unary(tensor, [](const at::Tensor &t) { return t.tanh(); });
+}
+
+cs_tensor *cs_softmax(const cs_tensor *tensor) noexcept
+{
+    return unary(tensor, [](const at::Tensor &t) { return t.softmax(-1); });
+}
+
+cs_tensor *cs_dropout(const cs_tensor *tensor, double p, cs_generator *generator) noexcept
+{
+    return unary(tensor, [&](const at::Tensor &t) {
+        if (generator == nullptr)
+            throw std::runtime_error("dropout was given no generator");
+        at::Tensor kept;
+        {
+            at::NoGradGuard no_grad;
+            kept = at::empty_like(t).bernoulli_(1 - p, generator->value).div_(1 - p);
+        }
+        return t * kept;
+    });
+}
+
 cs_tensor *cs_sigmoid(const cs_tensor *tensor) noexcept
 {
     return unary(tensor, [](const at::Tensor &t) { return t.sigmoid(); });
@@ -492,10 +536,24 @@ cs_tensor *cs_binary_cross_entropy(const cs_tensor *p, const cs_tensor *target) 
     return binary(p, target, [](const at::Tensor &a, const at::Tensor &b) { return at::binary_cross_entropy(a, b); });
 }
 
-cs_tensor *cs_binary_cross_entropy_with_logits(const cs_tensor *logits, const cs_tensor *target) noexcept
+cs_tensor *cs_binary_cross_entropy_with_logits(const cs_tensor *logits, const cs_tensor *target,
+                                               const cs_tensor *positive_weight) noexcept
 {
-    return binary(logits, target,
-                  [](const at::Tensor &a, const at::Tensor &b) { return at::binary_cross_entropy_with_logits(a, b); });
+    return binary(logits, target, [&](const at::Tensor &a, const at::Tensor &b) {
+        return positive_weight == nullptr ? at::binary_cross_entropy_with_logits(a, b)
+                                          : at::binary_cross_entropy_with_logits(a, b, {}, positive_weight->value);
+    });
+}
+
+cs_tensor *cs_cross_entropy(const cs_tensor *logits, const cs_tensor *target, const cs_tensor *class_weights,
+                            double label_smoothing) noexcept
+{
+    const int64_t ignores_none = -100; /* what libtorch calls ignore_index; no class has it */
+    return binary(logits, target, [&](const at::Tensor &a, const at::Tensor &b) {
+        const c10::optional<at::Tensor> weights =
+            class_weights == nullptr ? c10::optional<at::Tensor>() : c10::optional<at::Tensor>(class_weights->value);
+        return at::cross_entropy_loss(a, b, weights, at::Reduction::Mean, ignores_none, label_smoothing);
+    });
 }
 
 cs_status cs_require_gradient(cs_tensor *tensor) noexcept
@@ -578,6 +636,38 @@ cs_status cs_copy_into(cs_tensor *target, const cs_tensor *source) noexcept
         if (target->value.sizes() != source->value.sizes())
             throw std::runtime_error("a tensor was given the values of one of another shape");
         target->value.copy_(source->value);
+    });
+}
+
+cs_status cs_scale_into(cs_tensor *target, double factor, double number) noexcept
+{
+    if (target == nullptr)
+        return fail_missing();
+    return effect([&] {
+        at::NoGradGuard no_grad;
+        target->value.mul_(factor);
+        if (number != 0)
+            target->value.add_(number);
+    });
+}
+
+cs_status cs_add_product_into(cs_tensor *target, const cs_tensor *a, const cs_tensor *b, double factor) noexcept
+{
+    if (target == nullptr || a == nullptr || b == nullptr)
+        return fail_missing();
+    return effect([&] {
+        at::NoGradGuard no_grad;
+        target->value.addcmul_(a->value, b->value, factor);
+    });
+}
+
+cs_status cs_add_quotient_into(cs_tensor *target, const cs_tensor *a, const cs_tensor *b, double factor) noexcept
+{
+    if (target == nullptr || a == nullptr || b == nullptr)
+        return fail_missing();
+    return effect([&] {
+        at::NoGradGuard no_grad;
+        target->value.addcdiv_(a->value, b->value, factor);
     });
 }
 

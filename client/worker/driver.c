@@ -22,7 +22,8 @@ struct driver {
     struct site sites[CS_DRIVER_SITES_MAX];
     size_t sites_count;
     cs_parameters *model;
-    double *losses; /* one a round */
+    cs_parameters *memory; /* of the optimizer, where the plan keeps it */
+    double *losses;        /* one a round */
     uint32_t rounds;
 };
 
@@ -33,6 +34,7 @@ static void driver_clear(struct driver *driver)
         cs_site_config_free(driver->sites[i].config);
     }
     cs_parameters_free(driver->model);
+    cs_parameters_free(driver->memory);
     cs_plan_free(driver->plan);
     cs_free(driver->losses);
 }
@@ -72,13 +74,13 @@ static cs_status read_site(struct driver *driver, const char *path)
 /* The sums that a statistics phase would give for these sites. */
 static void share_moments(struct driver *driver)
 {
-    CS_AUTO_PTR(cs_moments) all = cs_moments_new(driver->plan->dataset.columns_count);
+    CS_AUTO_PTR(cs_moments) all = cs_moments_new(driver->plan);
     for (size_t i = 0; i < driver->sites_count; i++) {
         CS_AUTO_PTR(cs_moments) one = cs_learner_moments(driver->sites[i].learner);
         cs_moments_add(all, one);
     }
     for (size_t i = 0; i < driver->sites_count; i++) {
-        cs_moments *copy = cs_moments_new(driver->plan->dataset.columns_count);
+        cs_moments *copy = cs_moments_new(driver->plan);
         cs_moments_add(copy, all);
         cs_learner_use_moments(driver->sites[i].learner, copy);
     }
@@ -127,9 +129,11 @@ static cs_status train(struct driver *driver)
     driver->losses = cs_alloc_array((size_t)rounds, sizeof *driver->losses);
     for (uint32_t round = 1; round <= (uint32_t)rounds; round++) {
         cs_training_result trained = {0};
-        CS_TRY(cs_learner_train(driver->sites[0].learner, driver->model, round, NULL, &trained));
+        CS_TRY(cs_learner_train(driver->sites[0].learner, driver->model, driver->memory, round, NULL, &trained));
         cs_parameters_free(driver->model);
+        cs_parameters_free(driver->memory);
         driver->model = trained.parameters;
+        driver->memory = trained.memory;
         driver->losses[driver->rounds++] = trained.mean_loss;
         if (!cs_argument_flag(driver->arguments, "--json"))
             printf("round %u of %u: %llu rows, %llu steps, loss %.4f\n", round, (uint32_t)rounds,
@@ -171,11 +175,10 @@ static void print_row(const char *site, const cs_evaluation *evaluation)
 
 static void print_head(const cs_plan *plan)
 {
-    static const cs_metric order[] = {CS_METRIC_ACCURACY, CS_METRIC_AUC, CS_METRIC_BRIER, CS_METRIC_LOG_LOSS};
     printf("%-20s %-10s", "test rows of", "scaled by");
-    for (size_t i = 0; i < CS_COUNT(order); i++) {
-        if (plan->evaluation.metrics & (unsigned)order[i])
-            printf(order[i] == CS_METRIC_ACCURACY ? " %-23s" : " %-10s", cs_metric_name(order[i]));
+    for (size_t i = 0; i < CS_METRICS_MAX; i++) {
+        if (plan->evaluation.metrics & (unsigned)cs_metrics[i])
+            printf(cs_metrics[i] == CS_METRIC_ACCURACY ? " %-23s" : " %-10s", cs_metric_name(cs_metrics[i]));
     }
     printf("\n");
 }
@@ -219,12 +222,17 @@ static void add_sums(cs_evaluation *all, const cs_evaluation *one)
         for (size_t i = 0; i < all->metrics_count; i++) {
             all->metrics[i].sum += one->metrics[i].sum;
             all->metrics[i].count += one->metrics[i].count;
+            for (size_t k = 0; k < one->metrics[i].parts_count; k++)
+                all->metrics[i].parts[k] += one->metrics[i].parts[k];
         }
     }
     for (size_t i = 0; i < all->metrics_count; i++) {
         cs_metric_value *value = &all->metrics[i];
         value->is_defined = value->pools;
         value->value = value->pools ? value->sum / value->count : 0;
+        if (value->metric == CS_METRIC_CALIBRATION_ERROR)
+            value->is_defined =
+                cs_metric_of_parts(cs_metric_name(value->metric), value->parts, value->parts_count, &value->value);
     }
 }
 
@@ -267,7 +275,12 @@ static cs_status report_json(struct driver *driver)
         cs_json_uint(&json, "dropped", table->dropped);
         for (int part = 0; part < CS_PARTS; part++)
             cs_json_uint(&json, cs_part_name((cs_part)part), table->parts[part]);
-        cs_json_uint(&json, "positive", table->positive);
+        if (table->classes == 2)
+            cs_json_uint(&json, "positive", table->class_rows[1]);
+        cs_json_list(&json, "classes");
+        for (size_t k = 0; k < table->classes; k++)
+            cs_json_uint(&json, NULL, table->class_rows[k]);
+        cs_json_end(&json, ']');
         cs_json_end(&json, '}');
     }
     cs_json_end(&json, ']');

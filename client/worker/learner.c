@@ -10,7 +10,6 @@
 
 static const cs_standardize standardizations[] = {CS_STANDARDIZE_NONE, CS_STANDARDIZE_PLAN, CS_STANDARDIZE_FEDERATED,
                                                   CS_STANDARDIZE_SITE};
-static const cs_metric metrics[] = {CS_METRIC_ACCURACY, CS_METRIC_AUC, CS_METRIC_BRIER, CS_METRIC_LOG_LOSS};
 
 struct cs_learner {
     const cs_plan *plan;
@@ -22,6 +21,7 @@ struct cs_learner {
     cs_moments *federated;
     cs_samples training; /* standardized as the plan trains; made at the first training */
     cs_batches *batches;
+    cs_objective *objective;
 };
 
 cs_status cs_learner_new(const cs_plan *plan, const cs_hash *plan_hash, const char *site, cs_table *table,
@@ -35,6 +35,8 @@ cs_status cs_learner_new(const cs_plan *plan, const cs_hash *plan_hash, const ch
     CS_TRY(cs_table_need(table, CS_PART_TRAIN));
     if (plan->evaluation.metrics != 0)
         CS_TRY(cs_table_need(table, CS_PART_TEST));
+    if (plan->training.early_stopping.is_on)
+        CS_TRY(cs_table_need(table, CS_PART_VALID));
     CS_TRY(cs_model_new(plan, &learner->model));
     CS_TRY(cs_learner_initialize(plan, plan_hash, &learner->shape));
     *ret = CS_TAKE(learner);
@@ -45,6 +47,8 @@ static void forget_training(cs_learner *learner)
 {
     cs_batches_free(learner->batches);
     learner->batches = NULL;
+    cs_objective_free(learner->objective);
+    learner->objective = NULL;
     cs_samples_clear(&learner->training);
 }
 
@@ -78,7 +82,7 @@ cs_status cs_learner_initialize(const cs_plan *plan, const cs_hash *plan_hash, c
 
 cs_moments *cs_learner_moments(const cs_learner *learner)
 {
-    cs_moments *moments = cs_moments_new(learner->table->columns);
+    cs_moments *moments = cs_moments_new(learner->plan);
     cs_moments_add_table(moments, learner->table);
     return moments;
 }
@@ -100,11 +104,14 @@ static cs_status make_samples(const cs_learner *learner, cs_part part, cs_standa
 {
     CS_AUTO_PTR(cs_scaling) scaling = NULL;
     CS_TRY(cs_scaling_of(standardize, learner->plan, learner->table, learner->federated, &scaling));
-    return cs_samples_make(learner->table, part, scaling, ret);
+    return cs_samples_make(learner->plan, learner->table, part, scaling, ret);
 }
 
 static cs_status prepare_training(cs_learner *learner)
 {
+    if (learner->objective == NULL)
+        CS_TRY(cs_objective_new(learner->plan, learner->federated != NULL ? learner->federated->class_counts : NULL,
+                                &learner->objective));
     if (learner->batches != NULL)
         return CS_OK;
     CS_TRY(make_samples(learner, CS_PART_TRAIN, learner->plan->dataset.standardize, &learner->training));
@@ -133,7 +140,7 @@ static cs_status train_step(cs_learner *learner, const cs_context *context, cs_o
     cs_tensor *labels = NULL;
     CS_TRY(cs_batches_at(learner->batches, position, &inputs.columns, &labels));
     const cs_outputs outputs = cs_model_forward(learner->model, context, &inputs);
-    cs_tensor *loss = cs_plan_loss(learner->plan, &outputs, labels);
+    cs_tensor *loss = cs_objective_loss(learner->objective, &outputs, labels);
     cs_status status = cs_optimizer_step(optimizer, loss);
     if (status != CS_OK && outputs.logits != NULL)
         CS_TRY(cs_tensor_check_finite(outputs.logits, DIVERGED)); /* says more than what failed because of it */
@@ -147,11 +154,12 @@ static cs_status train_step(cs_learner *learner, const cs_context *context, cs_o
     return cs_scope_status(scope);
 }
 
-static cs_status train_round(cs_learner *learner, cs_parameters *parameters, uint32_t round,
-                             const cs_training_watch *watch, cs_training_result *ret)
+static cs_status train_round(cs_learner *learner, cs_parameters *parameters, const cs_parameters *memory,
+                             uint32_t round, const cs_training_watch *watch, cs_training_result *ret)
 {
+    const bool keeps = learner->plan->training.optimizer.memory == CS_OPTIMIZER_KEEPS;
     CS_AUTO_PTR(cs_optimizer) optimizer = NULL;
-    CS_TRY(cs_optimizer_new(learner->plan, parameters, &optimizer));
+    CS_TRY(cs_optimizer_new(learner->plan, parameters, keeps ? memory : NULL, &optimizer));
     const uint64_t steps = cs_batches_round_steps(learner->batches);
     const uint64_t start = (uint64_t)(round - 1) * steps;
     const uint64_t seed = cs_stream_seed(&learner->plan_hash, learner->site, round, "training");
@@ -171,10 +179,11 @@ static cs_status train_round(cs_learner *learner, cs_parameters *parameters, uin
     ret->samples = learner->training.count;
     ret->steps = steps;
     ret->mean_loss = loss_sum / rows;
-    return cs_parameters_check_finite(parameters, DIVERGED);
+    CS_TRY(cs_parameters_check_finite(parameters, DIVERGED));
+    return keeps ? cs_optimizer_memorize(optimizer, &ret->memory) : CS_OK;
 }
 
-cs_status cs_learner_train(cs_learner *learner, const cs_parameters *base, uint32_t round,
+cs_status cs_learner_train(cs_learner *learner, const cs_parameters *base, const cs_parameters *memory, uint32_t round,
                            const cs_training_watch *watch, cs_training_result *ret)
 {
     if (round == 0)
@@ -183,7 +192,7 @@ cs_status cs_learner_train(cs_learner *learner, const cs_parameters *base, uint3
     CS_TRY(prepare_training(learner));
     CS_AUTO_PTR(cs_parameters) parameters = NULL;
     CS_TRY(cs_parameters_clone(base, &parameters));
-    CS_TRY(train_round(learner, parameters, round, watch, ret));
+    CS_TRY(train_round(learner, parameters, memory, round, watch, ret));
     ret->parameters = CS_TAKE(parameters);
     return CS_OK;
 }
@@ -199,7 +208,13 @@ static cs_status predict(const cs_learner *learner, const cs_parameters *paramet
     const cs_outputs outputs = cs_model_forward(learner->model, &context, &inputs);
     cs_tensor *p = cs_model_probability(&outputs);
     CS_TRY(cs_tensor_check_finite(p, "the model's predictions"));
-    return cs_tensor_copy_out(p, ret, samples->count * sizeof *ret);
+    return cs_tensor_copy_out(p, ret, samples->count * cs_plan_outputs(learner->plan) * sizeof *ret);
+}
+
+static cs_status copy_labels(const cs_samples *samples, float *ret)
+{
+    CS_SCOPE(scope);
+    return cs_tensor_copy_out(cs_tensor_to(samples->labels, CS_F32), ret, samples->count * sizeof *ret);
 }
 
 static cs_status evaluate_one(const cs_learner *learner, const cs_parameters *parameters, cs_evaluation *evaluation)
@@ -208,18 +223,26 @@ static cs_status evaluate_one(const cs_learner *learner, const cs_parameters *pa
     CS_TRY(make_samples(learner, evaluation->part, evaluation->standardize, &samples));
     CS_AUTO(cs_buffer) p = CS_BUFFER_EMPTY;
     CS_AUTO(cs_buffer) labels = CS_BUFFER_EMPTY;
-    cs_buffer_reserve(&p, samples.count * sizeof(float));
+    cs_buffer_reserve(&p, samples.count * cs_plan_outputs(learner->plan) * sizeof(float));
     cs_buffer_reserve(&labels, samples.count * sizeof(float));
     CS_TRY(predict(learner, parameters, &samples, (float *)(void *)p.data));
-    CS_TRY(cs_tensor_copy_out(samples.labels, labels.data, samples.count * sizeof(float)));
+    CS_TRY(copy_labels(&samples, (float *)(void *)labels.data));
 
-    for (size_t i = 0; i < CS_COUNT(metrics); i++) {
-        if ((learner->plan->evaluation.metrics & (unsigned)metrics[i]) == 0)
-            continue;
-        evaluation->metrics[evaluation->metrics_count++] = cs_metric_compute(
-            metrics[i], (const float *)(const void *)p.data, (const float *)(const void *)labels.data, samples.count);
+    const cs_predictions predictions = {.p = (const float *)(const void *)p.data,
+                                        .labels = (const float *)(const void *)labels.data,
+                                        .count = samples.count,
+                                        .classes = learner->plan->dataset.label.classes_count,
+                                        .bins = learner->plan->evaluation.bins};
+    for (size_t i = 0; i < CS_METRICS_MAX; i++) {
+        if (learner->plan->evaluation.metrics & (unsigned)cs_metrics[i])
+            evaluation->metrics[evaluation->metrics_count++] = cs_metric_compute(cs_metrics[i], &predictions);
     }
     return CS_OK;
+}
+
+bool cs_learner_validates(const cs_learner *learner)
+{
+    return learner->table->parts[CS_PART_VALID] > 0;
 }
 
 cs_status cs_learner_evaluate(cs_learner *learner, const cs_parameters *parameters, const char *model, cs_part part,

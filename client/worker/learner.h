@@ -8,8 +8,8 @@
 #include "client/nn/metrics.h"
 #include "client/nn/model.h"
 
-#define CS_METRICS_MAX     4
-#define CS_EVALUATIONS_MAX 8
+/* Global model on validation and test rows and the local one on test rows, in four standardizations. */
+#define CS_EVALUATIONS_MAX 12
 
 /* One model on one part of the rows, standardized in one way. */
 typedef struct cs_evaluation {
@@ -28,6 +28,7 @@ typedef struct cs_training_watch {
 
 typedef struct cs_training_result {
     cs_parameters *parameters; /* the caller frees them */
+    cs_parameters *memory;     /* the optimizer's, where the plan keeps it, else NULL; the caller frees it */
     uint64_t samples;          /* training rows: the weight of FedAvg */
     uint64_t steps;
     double mean_loss; /* over all rows seen */
@@ -35,7 +36,7 @@ typedef struct cs_training_result {
 
 typedef struct cs_learner cs_learner;
 /* Takes the table. `plan` must outlive it. CS_INVALID when the split leaves nothing to train on or, with metrics in the
- * plan, nothing to test on. */
+ * plan, nothing to test on, or with early stopping nothing to validate on. */
 CS_MUST_CHECK cs_status cs_learner_new(const cs_plan *plan, const cs_hash *plan_hash, const char *site, cs_table *table,
                                        cs_learner **ret);
 void cs_learner_free(cs_learner *learner);
@@ -54,9 +55,12 @@ CS_MUST_CHECK cs_status cs_learner_check(const cs_learner *learner, const cs_par
 /* From now on `learner` trains on the rows of all `others` too, each standardized as at its own site: what a federation
  * does without. For comparisons only. */
 CS_MUST_CHECK cs_status cs_learner_pool(cs_learner *learner, cs_learner *const *others, size_t count);
-/* Round `round` (from 1) of local training from `base`, which stays as it is. `watch` may be NULL. */
-CS_MUST_CHECK cs_status cs_learner_train(cs_learner *learner, const cs_parameters *base, uint32_t round,
-                                         const cs_training_watch *watch, cs_training_result *ret);
+/* Round `round` (from 1) of local training from `base`, which stays as it is. `memory`: what the round before at this
+ * site left, where the plan keeps it; NULL: the optimizer starts anew. `watch` may be NULL. */
+CS_MUST_CHECK cs_status cs_learner_train(cs_learner *learner, const cs_parameters *base, const cs_parameters *memory,
+                                         uint32_t round, const cs_training_watch *watch, cs_training_result *ret);
+/* Has the table validation rows? They are evaluated wherever there are some. */
+bool cs_learner_validates(const cs_learner *learner);
 /* Every standardization and metric that the plan's evaluation names, on `part`. Appends to `ret`, which has room for
  * CS_EVALUATIONS_MAX; *count rises. */
 CS_MUST_CHECK cs_status cs_learner_evaluate(cs_learner *learner, const cs_parameters *parameters, const char *model,

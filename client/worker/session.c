@@ -17,6 +17,7 @@
 #define MESSAGE_ARENA_BYTES (16u * 1024 * 1024)
 #define PROGRESS_EVERY_MS   250
 #define LOOK_FOR_CANCEL_MS  50
+#define OUTPUTS_MAX         2 /* of a task: what is sent, and what the site keeps */
 
 typedef Consilium__V1__ToWorker to_worker;
 typedef Consilium__V1__FromWorker from_worker;
@@ -155,7 +156,10 @@ static Consilium__V1__DatasetDescription *describe(struct session *session, cons
     description->train = table->parts[CS_PART_TRAIN];
     description->valid = table->parts[CS_PART_VALID];
     description->test = table->parts[CS_PART_TEST];
-    description->positive = table->positive;
+    description->positive = table->classes == 2 ? table->class_rows[1] : 0;
+    description->class_rows = cs_arena_alloc(arena, table->classes * sizeof *description->class_rows);
+    for (size_t i = 0; i < table->classes; i++)
+        description->class_rows[description->n_class_rows++] = table->class_rows[i];
     return description;
 }
 
@@ -218,16 +222,16 @@ static cs_status input_path(const Consilium__V1__WorkerTask *task, const char *f
     return cs_fail(CS_NOT_FOUND, "the task '%s' brings no input '%s'", task->key->phase, name);
 }
 
-/* Names the one output; returns its path. Free with cs_free. */
+/* Names one more output; returns its path. Free with cs_free. */
 static char *output_path(const char *folder, const char *name, cs_arena *arena, Consilium__V1__WorkerDone *done)
 {
     Consilium__V1__NamedFile *output = cs_arena_alloc(arena, sizeof *output);
     consilium__v1__named_file__init(output);
     output->name = cs_arena_strdup(arena, name);
     output->file = cs_arena_format(arena, "%s.safetensors", name);
-    done->outputs = cs_arena_alloc(arena, sizeof *done->outputs);
-    done->outputs[0] = output;
-    done->n_outputs = 1;
+    if (done->outputs == NULL)
+        done->outputs = cs_arena_alloc(arena, OUTPUTS_MAX * sizeof *done->outputs);
+    done->outputs[done->n_outputs++] = output;
     return cs_path_join(folder, output->file);
 }
 
@@ -278,7 +282,7 @@ static cs_status take_inputs(struct session *session, const Consilium__V1__Worke
         CS_AUTO(cs_string) statistics_path = NULL;
         cs_moments *moments = NULL;
         CS_TRY(input_path(task, folder, "statistics", &statistics_path));
-        CS_TRY(cs_moments_load(statistics_path, session->plan->dataset.columns_count, &moments));
+        CS_TRY(cs_moments_load(statistics_path, session->plan, &moments));
         cs_learner_use_moments(session->learner, moments);
     }
     return cs_parameters_load(model_path, ret_model);
@@ -328,10 +332,32 @@ static void report_evaluations(const cs_evaluation *evaluations, size_t count, c
             metric->count = value->count;
             metric->pools = value->pools;
             metric->is_defined = value->is_defined;
+            metric->n_parts = value->parts_count;
+            metric->parts = cs_arena_alloc(arena, CS_MAX(value->parts_count, 1) * sizeof *metric->parts);
+            memcpy(metric->parts, value->parts, value->parts_count * sizeof *metric->parts);
             evaluation->metrics[k] = metric;
         }
         result->evaluations[i] = evaluation;
     }
+}
+
+/* The global model, on validation rows where there are some, and on test rows. */
+static cs_status evaluate_global(struct session *session, const cs_parameters *model, cs_evaluation *ret, size_t *count)
+{
+    if (cs_learner_validates(session->learner))
+        CS_TRY(cs_learner_evaluate(session->learner, model, "global", CS_PART_VALID, ret, count));
+    return cs_learner_evaluate(session->learner, model, "global", CS_PART_TEST, ret, count);
+}
+
+/* What the optimizer remembers of this site's round before; none in the first, and where the plan forgets it. */
+static cs_status take_memory(const Consilium__V1__WorkerTask *task, const char *folder, cs_parameters **ret)
+{
+    CS_AUTO(cs_string) path = NULL;
+    const cs_status found = input_path(task, folder, "optimizer", &path);
+    if (found == CS_NOT_FOUND)
+        return CS_OK;
+    CS_TRY(found);
+    return cs_parameters_load(path, ret);
 }
 
 static cs_status do_train(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
@@ -341,18 +367,27 @@ static cs_status do_train(struct session *session, const Consilium__V1__WorkerTa
     CS_TRY(take_inputs(session, task, folder, arena, done->result, &base));
     cs_evaluation evaluations[CS_EVALUATIONS_MAX];
     size_t evaluations_count = 0;
-    CS_TRY(cs_learner_evaluate(session->learner, base, "global", CS_PART_TEST, evaluations, &evaluations_count));
+    /* A model that had a phase of its own is not evaluated twice. */
+    if (task->key->round <= 1 || !cs_plan_evaluates(session->plan, task->key->round - 1))
+        CS_TRY(evaluate_global(session, base, evaluations, &evaluations_count));
+    CS_AUTO_PTR(cs_parameters) memory = NULL;
+    CS_TRY(take_memory(task, folder, &memory));
 
     const cs_training_watch watch = {on_step, session};
     cs_training_result trained = {0};
-    CS_TRY(cs_learner_train(session->learner, base, task->key->round, &watch, &trained));
+    CS_TRY(cs_learner_train(session->learner, base, memory, task->key->round, &watch, &trained));
     CS_AUTO_PTR(cs_parameters) local = trained.parameters;
+    CS_AUTO_PTR(cs_parameters) kept = trained.memory;
     CS_TRY(cs_learner_evaluate(session->learner, local, "local", CS_PART_TEST, evaluations, &evaluations_count));
 
     CS_AUTO_PTR(cs_parameters) update = NULL;
     CS_TRY(cs_parameters_subtract(local, base, &update));
     CS_AUTO(cs_string) path = output_path(folder, "update", arena, done);
     CS_TRY(cs_parameters_save(update, path, NULL, 0));
+    if (kept != NULL) {
+        CS_AUTO(cs_string) kept_path = output_path(folder, "optimizer", arena, done);
+        CS_TRY(cs_parameters_save(kept, kept_path, NULL, 0));
+    }
     done->result->samples = trained.samples;
     done->result->steps = trained.steps;
     done->result->loss = trained.mean_loss;
@@ -365,11 +400,12 @@ static cs_status do_evaluate(struct session *session, const Consilium__V1__Worke
 {
     CS_AUTO_PTR(cs_parameters) model = NULL;
     CS_TRY(take_inputs(session, task, folder, arena, done->result, &model));
-    const uint64_t rows = cs_learner_table(session->learner)->parts[CS_PART_TEST];
+    const cs_table *table = cs_learner_table(session->learner);
+    const uint64_t rows = table->parts[CS_PART_VALID] + table->parts[CS_PART_TEST];
     CS_TRY(send_progress(session, CONSILIUM__V1__STAGE__STAGE_EVALUATING, 0, rows, 0));
     cs_evaluation evaluations[CS_EVALUATIONS_MAX];
     size_t count = 0;
-    CS_TRY(cs_learner_evaluate(session->learner, model, "global", CS_PART_TEST, evaluations, &count));
+    CS_TRY(evaluate_global(session, model, evaluations, &count));
     report_evaluations(evaluations, count, arena, done->result);
     return CS_OK;
 }

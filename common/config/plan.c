@@ -38,10 +38,26 @@ static const cs_yaml_word metrics[] = {{"accuracy", CS_METRIC_ACCURACY},
                                        {"auc", CS_METRIC_AUC},
                                        {"brier", CS_METRIC_BRIER},
                                        {"log_loss", CS_METRIC_LOG_LOSS},
+                                       {"calibration_error", CS_METRIC_CALIBRATION_ERROR},
                                        {NULL, 0}};
-static const cs_yaml_word model_kinds[] = {{"logistic_regression", CS_MODEL_LOGISTIC_REGRESSION}, {NULL, 0}};
-static const cs_yaml_word optimizers[] = {{"sgd", CS_OPTIMIZER_SGD}, {NULL, 0}};
-static const cs_yaml_word losses[] = {{"bce", CS_LOSS_BCE}, {NULL, 0}};
+static const cs_yaml_word model_kinds[] = {
+    {"logistic_regression", CS_MODEL_LOGISTIC_REGRESSION}, {"mlp", CS_MODEL_MLP}, {NULL, 0}};
+static const cs_yaml_word activations[] = {
+    {"relu", CS_ACTIVATION_RELU}, {"gelu", CS_ACTIVATION_GELU}, {"tanh", CS_ACTIVATION_TANH}, {NULL, 0}};
+static const cs_yaml_word optimizers[] = {
+    {"sgd", CS_OPTIMIZER_SGD}, {"adam", CS_OPTIMIZER_ADAM}, {"adamw", CS_OPTIMIZER_ADAMW}, {NULL, 0}};
+static const cs_yaml_word memories[] = {{"reset", CS_OPTIMIZER_RESETS}, {"keep", CS_OPTIMIZER_KEEPS}, {NULL, 0}};
+static const cs_yaml_word losses[] = {{"bce", CS_LOSS_BCE}, {"cross_entropy", CS_LOSS_CROSS_ENTROPY}, {NULL, 0}};
+static const cs_yaml_word loss_ons[] = {{"logits", CS_LOSS_ON_LOGITS}, {NULL, 0}};
+static const cs_yaml_word loss_targets[] = {{"label", CS_LOSS_TARGET_LABEL}, {NULL, 0}};
+/* Calibration alone says nothing about which patient is the sicker one. */
+static const cs_yaml_word stopping_metrics[] = {{"accuracy", CS_METRIC_ACCURACY},
+                                                {"auc", CS_METRIC_AUC},
+                                                {"brier", CS_METRIC_BRIER},
+                                                {"log_loss", CS_METRIC_LOG_LOSS},
+                                                {NULL, 0}};
+/* Test rows that choose a model are no test any more. */
+static const cs_yaml_word stopping_parts[] = {{"valid", CS_STOPPING_ON_VALID}, {NULL, 0}};
 static const cs_yaml_word methods[] = {{"fedavg", CS_METHOD_FEDAVG}, {NULL, 0}};
 static const cs_yaml_word weights[] = {{"samples", CS_WEIGHTS_SAMPLES}, {"equal", CS_WEIGHTS_EQUAL}, {NULL, 0}};
 
@@ -62,6 +78,14 @@ const char *cs_model_kind_name(cs_model_kind kind)
 const char *cs_metric_name(cs_metric metric)
 {
     return word_of(metrics, metric);
+}
+
+const cs_metric cs_metrics[CS_METRICS_MAX] = {CS_METRIC_ACCURACY, CS_METRIC_AUC, CS_METRIC_BRIER, CS_METRIC_LOG_LOSS,
+                                              CS_METRIC_CALIBRATION_ERROR};
+
+const char *cs_optimizer_kind_name(cs_optimizer_kind kind)
+{
+    return word_of(optimizers, kind);
 }
 
 const char *cs_standardize_name(cs_standardize standardize)
@@ -98,19 +122,25 @@ static const cs_yaml_key sites_keys[] = {
 
 /* ---- data set ---- */
 
+static cs_status read_distinct(const cs_yaml_node *node, size_t low, size_t high, const char *what, double **ret,
+                               size_t *ret_count)
+{
+    CS_TRY(cs_yaml_reals(node, low, high, ret, ret_count));
+    for (const cs_yaml_node *item = node->first; item; item = item->next) {
+        for (size_t i = 0; i < item->index; i++) {
+            if ((*ret)[i] == (*ret)[item->index])
+                return cs_yaml_refuse(item, "each %s once", what);
+        }
+    }
+    return CS_OK;
+}
+
 static cs_status read_levels(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
 {
     cs_feature *feature = field;
 
     (void)key;
-    CS_TRY(cs_yaml_reals(node, 1, CS_PLAN_LEVELS_MAX, &feature->levels, &feature->levels_count));
-    for (const cs_yaml_node *item = node->first; item; item = item->next) {
-        for (size_t i = 0; i < item->index; i++) {
-            if (feature->levels[i] == feature->levels[item->index])
-                return cs_yaml_refuse(item, "each level once");
-        }
-    }
-    return CS_OK;
+    return read_distinct(node, 1, CS_PLAN_LEVELS_MAX, "level", &feature->levels, &feature->levels_count);
 }
 
 static const cs_yaml_key feature_keys[] = {
@@ -163,10 +193,19 @@ static cs_status read_positive(const cs_yaml_node *node, const cs_yaml_key *key,
     return cs_yaml_reals(node, 1, CS_PLAN_LEVELS_MAX, &label->positive, &label->positive_count);
 }
 
+static cs_status read_classes(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_label *label = field;
+
+    (void)key;
+    return read_distinct(node, 2, CS_PLAN_CLASSES_MAX, "class", &label->classes, &label->classes_count);
+}
+
 static const cs_yaml_key label_keys[] = {
     CS_YAML_KEY("column", cs_yaml_text, offsetof(cs_label, column), .is_required = true),
     CS_YAML_KEY("above", read_above, 0),
     CS_YAML_KEY("positive", read_positive, 0),
+    CS_YAML_KEY("classes", read_classes, 0),
     {.name = NULL},
 };
 
@@ -176,9 +215,9 @@ static cs_status read_label(const cs_yaml_node *node, const cs_yaml_key *key, vo
 
     (void)key;
     CS_TRY(cs_yaml_walk(node, label_keys, label));
-    if (label->has_above == (label->positive_count > 0))
-        return cs_yaml_fail(node, "found %s of 'above' and 'positive', expected one",
-                            label->has_above ? "both" : "none");
+    const int rules = label->has_above + (label->positive_count > 0) + (label->classes_count > 0);
+    if (rules != 1)
+        return cs_yaml_fail(node, "found %d of 'above', 'positive' and 'classes', expected one", rules);
     return CS_OK;
 }
 
@@ -231,18 +270,205 @@ static cs_status read_initial(const cs_yaml_node *node, const cs_yaml_key *key, 
     return CS_OK;
 }
 
+/* A key that only some kinds of the mapping have. */
+static cs_status check_belongs(const cs_yaml_node *mapping, const char *key, bool belongs, const char *kinds)
+{
+    const cs_yaml_node *found = cs_yaml_find(mapping, key);
+
+    if (found != mapping && !belongs)
+        return cs_yaml_fail(found, "found a value, expected '%s' with kind: %s only", key, kinds);
+    return CS_OK;
+}
+
+static cs_status read_below_one(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    CS_TRY(cs_yaml_fraction(node, key, field));
+    if (!(*(double *)field < 1))
+        return cs_yaml_refuse(node, "a number, 0 … below 1");
+    return CS_OK;
+}
+
+#define HIDDEN_WIDTH_MAX 65536
+
+static cs_status read_hidden(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+
+    (void)key;
+    CS_TRY(cs_yaml_expect_list(node, 1, CS_PLAN_HIDDEN_MAX));
+    plan->model.hidden_count = node->count;
+    for (const cs_yaml_node *item = node->first; item; item = item->next)
+        CS_TRY(cs_yaml_u32(item, &(cs_yaml_key){.low = 1, .high = HIDDEN_WIDTH_MAX}, &plan->model.hidden[item->index]));
+    return CS_OK;
+}
+
 static const cs_yaml_key model_keys[] = {
     CS_YAML_KEY("kind", cs_yaml_choice, offsetof(cs_plan, model.kind), .words = model_kinds, .is_required = true),
+    CS_YAML_KEY("hidden", read_hidden, 0),
+    CS_YAML_KEY("activation", cs_yaml_choice, offsetof(cs_plan, model.activation), .words = activations),
+    CS_YAML_KEY("dropout", read_below_one, offsetof(cs_plan, model.dropout)),
     CS_YAML_KEY("initial", read_initial, 0),
     {.name = NULL},
 };
 
+static cs_status read_model(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    static const char *const of_mlp[] = {"hidden", "activation", "dropout"};
+    cs_plan *plan = field;
+
+    (void)key;
+    CS_TRY(cs_yaml_walk(node, model_keys, plan));
+    const bool is_mlp = plan->model.kind == CS_MODEL_MLP;
+    for (size_t i = 0; i < CS_COUNT(of_mlp); i++)
+        CS_TRY(check_belongs(node, of_mlp[i], is_mlp, "mlp"));
+    if (is_mlp && plan->model.hidden_count == 0)
+        return cs_yaml_fail(node, "the key 'hidden' is missing, which kind: mlp needs");
+    return CS_OK;
+}
+
+static cs_status read_betas(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+
+    CS_TRY(cs_yaml_expect_list(node, 2, 2));
+    CS_TRY(read_below_one(node->first, key, &plan->training.optimizer.beta1));
+    return read_below_one(node->last, key, &plan->training.optimizer.beta2);
+}
+
 static const cs_yaml_key optimizer_keys[] = {
-    CS_YAML_KEY("kind", cs_yaml_choice, offsetof(cs_plan, training.optimizer), .words = optimizers,
+    CS_YAML_KEY("kind", cs_yaml_choice, offsetof(cs_plan, training.optimizer.kind), .words = optimizers,
                 .is_required = true),
-    CS_YAML_KEY("learning_rate", cs_yaml_positive, offsetof(cs_plan, training.learning_rate), .is_required = true),
+    CS_YAML_KEY("learning_rate", cs_yaml_positive, offsetof(cs_plan, training.optimizer.learning_rate),
+                .is_required = true),
+    CS_YAML_KEY("momentum", read_below_one, offsetof(cs_plan, training.optimizer.momentum)),
+    CS_YAML_KEY("nesterov", cs_yaml_bool, offsetof(cs_plan, training.optimizer.is_nesterov)),
+    CS_YAML_KEY("weight_decay", cs_yaml_fraction, offsetof(cs_plan, training.optimizer.weight_decay)),
+    CS_YAML_KEY("betas", read_betas, 0),
+    CS_YAML_KEY("epsilon", cs_yaml_positive, offsetof(cs_plan, training.optimizer.epsilon)),
+    CS_YAML_KEY("state", cs_yaml_choice, offsetof(cs_plan, training.optimizer.memory), .words = memories),
     {.name = NULL},
 };
+
+/* Defaults are those of torch.optim. */
+static cs_status read_optimizer(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+
+    (void)key;
+    plan->training.optimizer.beta1 = 0.9;
+    plan->training.optimizer.beta2 = 0.999;
+    plan->training.optimizer.epsilon = 1e-8;
+    CS_TRY(cs_yaml_walk(node, optimizer_keys, plan));
+    const bool is_sgd = plan->training.optimizer.kind == CS_OPTIMIZER_SGD;
+    CS_TRY(check_belongs(node, "momentum", is_sgd, "sgd"));
+    CS_TRY(check_belongs(node, "nesterov", is_sgd, "sgd"));
+    CS_TRY(check_belongs(node, "betas", !is_sgd, "adam or adamw"));
+    CS_TRY(check_belongs(node, "epsilon", !is_sgd, "adam or adamw"));
+    if (plan->training.optimizer.is_nesterov && plan->training.optimizer.momentum == 0)
+        return cs_yaml_fail(node, "found nesterov without momentum, expected a momentum above 0");
+    if (plan->training.optimizer.kind == CS_OPTIMIZER_ADAMW && cs_yaml_find(node, "weight_decay") == node)
+        plan->training.optimizer.weight_decay = 0.01;
+    return CS_OK;
+}
+
+static cs_status read_positive_weight(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_loss *loss = field;
+
+    loss->is_balanced = cs_yaml_is(node, "balanced");
+    if (loss->is_balanced)
+        return CS_OK;
+    if (node->kind != CS_YAML_SCALAR || cs_yaml_positive(node, key, &loss->positive_weight) != CS_OK)
+        return cs_yaml_refuse(node, "balanced or a number above 0");
+    return CS_OK;
+}
+
+static cs_status read_class_weights(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_loss *loss = field;
+
+    loss->is_balanced = cs_yaml_is(node, "balanced");
+    if (loss->is_balanced)
+        return CS_OK;
+    if (node->kind != CS_YAML_LIST)
+        return cs_yaml_refuse(node, "balanced or a list with one number for each class");
+    CS_TRY(cs_yaml_reals(node, 2, CS_PLAN_CLASSES_MAX, &loss->class_weights, &loss->class_weights_count));
+    for (const cs_yaml_node *item = node->first; item; item = item->next)
+        CS_TRY(cs_yaml_positive(item, key, &loss->class_weights[item->index]));
+    return CS_OK;
+}
+
+static const cs_yaml_key loss_keys[] = {
+    CS_YAML_KEY("kind", cs_yaml_choice, offsetof(cs_loss, kind), .words = losses, .is_required = true),
+    CS_YAML_KEY("on", cs_yaml_choice, offsetof(cs_loss, on), .words = loss_ons),
+    CS_YAML_KEY("target", cs_yaml_choice, offsetof(cs_loss, target), .words = loss_targets),
+    CS_YAML_KEY("weight", cs_yaml_positive, offsetof(cs_loss, weight)),
+    CS_YAML_KEY("positive_weight", read_positive_weight, 0),
+    CS_YAML_KEY("class_weights", read_class_weights, 0),
+    CS_YAML_KEY("label_smoothing", read_below_one, offsetof(cs_loss, label_smoothing)),
+    {.name = NULL},
+};
+
+static cs_status read_term(const cs_yaml_node *node, cs_loss *loss)
+{
+    loss->weight = loss->positive_weight = 1;
+    if (node->kind != CS_YAML_MAPPING)
+        return cs_yaml_choice(node, &(cs_yaml_key){.words = losses}, &loss->kind);
+    CS_TRY(cs_yaml_walk(node, loss_keys, loss));
+    const bool is_bce = loss->kind == CS_LOSS_BCE;
+    CS_TRY(check_belongs(node, "positive_weight", is_bce, "bce"));
+    CS_TRY(check_belongs(node, "class_weights", !is_bce, "cross_entropy"));
+    return check_belongs(node, "label_smoothing", !is_bce, "cross_entropy");
+}
+
+/* A word, a mapping, or a list of either. */
+static cs_status read_loss(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+    const bool is_list = node->kind == CS_YAML_LIST;
+    void *terms;
+
+    (void)key;
+    if (is_list)
+        CS_TRY(cs_yaml_expect_list(node, 1, CS_PLAN_LOSSES_MAX));
+    plan->training.losses_count = is_list ? node->count : 1;
+    CS_TRY(cs_yaml_keep(node, plan->training.losses_count, sizeof(cs_loss), &terms));
+    plan->training.losses = terms;
+    if (!is_list)
+        return read_term(node, &plan->training.losses[0]);
+    for (const cs_yaml_node *item = node->first; item; item = item->next)
+        CS_TRY(read_term(item, &plan->training.losses[item->index]));
+    return CS_OK;
+}
+
+static cs_status read_change(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    CS_TRY(cs_yaml_real(node, key, field));
+    if (!(*(double *)field >= 0))
+        return cs_yaml_refuse(node, "a number, 0 or above");
+    return CS_OK;
+}
+
+static const cs_yaml_key early_stopping_keys[] = {
+    CS_YAML_KEY("metric", cs_yaml_choice, offsetof(cs_plan, training.early_stopping.metric), .words = stopping_metrics,
+                .is_required = true),
+    CS_YAML_KEY("on", cs_yaml_choice, offsetof(cs_plan, training.early_stopping.on), .words = stopping_parts),
+    CS_YAML_KEY("patience", cs_yaml_u32, offsetof(cs_plan, training.early_stopping.patience), .low = 1, .high = 100000,
+                .is_required = true),
+    CS_YAML_KEY("minimum_change", read_change, offsetof(cs_plan, training.early_stopping.minimum_change)),
+    CS_YAML_KEY("every", cs_yaml_u32, offsetof(cs_plan, training.early_stopping.every), .low = 1, .high = 100000),
+    {.name = NULL},
+};
+
+static cs_status read_early_stopping(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    cs_plan *plan = field;
+
+    (void)key;
+    plan->training.early_stopping.is_on = true;
+    plan->training.early_stopping.every = 1;
+    return cs_yaml_walk(node, early_stopping_keys, plan);
+}
 
 #define SEEDS_MAX 100000
 
@@ -295,8 +521,9 @@ static const cs_yaml_key training_keys[] = {
     CS_YAML_KEY("local_epochs", cs_yaml_u32, offsetof(cs_plan, training.local_epochs), .low = 1, .high = 10000),
     CS_YAML_KEY("batch_size", cs_yaml_u32, offsetof(cs_plan, training.batch_size), .low = 1, .high = 1000000,
                 .is_required = true),
-    CS_YAML_KEY("optimizer", cs_yaml_mapping, 0, .table = optimizer_keys, .is_required = true),
-    CS_YAML_KEY("loss", cs_yaml_choice, offsetof(cs_plan, training.loss), .words = losses, .is_required = true),
+    CS_YAML_KEY("optimizer", read_optimizer, 0, .is_required = true),
+    CS_YAML_KEY("loss", read_loss, 0, .is_required = true),
+    CS_YAML_KEY("early_stopping", read_early_stopping, 0),
     CS_YAML_KEY("epoch_seeds", read_epoch_seeds, 0),
     {.name = NULL},
 };
@@ -311,6 +538,7 @@ static const cs_yaml_key evaluation_keys[] = {
     CS_YAML_KEY("metrics", cs_yaml_choices, offsetof(cs_plan, evaluation.metrics), .words = metrics),
     CS_YAML_KEY("standardize", cs_yaml_choices, offsetof(cs_plan, evaluation.standardize), .low = 1,
                 .words = standardizations),
+    CS_YAML_KEY("bins", cs_yaml_u32, offsetof(cs_plan, evaluation.bins), .low = 2, .high = CS_PLAN_BINS_MAX),
     {.name = NULL},
 };
 
@@ -377,7 +605,7 @@ static const cs_yaml_key plan_keys[] = {
     CS_YAML_KEY("federation", cs_yaml_choice, offsetof(cs_plan, federation), .words = federations, .is_required = true),
     CS_YAML_KEY("sites", cs_yaml_mapping, 0, .table = sites_keys),
     CS_YAML_KEY("dataset", cs_yaml_mapping, 0, .table = dataset_keys, .is_required = true),
-    CS_YAML_KEY("model", cs_yaml_mapping, 0, .table = model_keys),
+    CS_YAML_KEY("model", read_model, 0),
     CS_YAML_KEY("training", cs_yaml_mapping, 0, .table = training_keys),
     CS_YAML_KEY("aggregation", cs_yaml_mapping, 0, .table = aggregation_keys),
     CS_YAML_KEY("evaluation", cs_yaml_mapping, 0, .table = evaluation_keys),
@@ -496,6 +724,50 @@ static cs_status check_training(const cs_yaml_node *root, const cs_plan *plan)
     return CS_OK;
 }
 
+static cs_status check_loss(const cs_yaml_node *node, const cs_plan *plan, const cs_loss *loss)
+{
+    const size_t classes = plan->dataset.label.classes_count;
+
+    if (loss->kind == CS_LOSS_BCE && classes > 0)
+        return cs_yaml_fail(node, "found bce and a label of %zu classes, expected cross_entropy", classes);
+    if (loss->kind == CS_LOSS_CROSS_ENTROPY && classes == 0)
+        return cs_yaml_fail(node,
+                            "found cross_entropy and a label of yes or no, expected bce or dataset.label.classes");
+    if (loss->class_weights_count > 0 && loss->class_weights_count != classes)
+        return cs_yaml_fail(cs_yaml_find(node, "class_weights"), "found %zu numbers, expected %zu, one for each class",
+                            loss->class_weights_count, classes);
+    return CS_OK;
+}
+
+static cs_status check_losses(const cs_yaml_node *root, const cs_plan *plan)
+{
+    const cs_yaml_node *node = cs_yaml_find(root, "training.loss");
+
+    if (node->kind != CS_YAML_LIST)
+        return check_loss(node, plan, &plan->training.losses[0]);
+    for (const cs_yaml_node *item = node->first; item; item = item->next)
+        CS_TRY(check_loss(item, plan, &plan->training.losses[item->index]));
+    return CS_OK;
+}
+
+/* The decision needs its number in every evaluation, and the round that was best must still be there at the end. */
+static cs_status check_early_stopping(const cs_yaml_node *root, const cs_plan *plan)
+{
+    const cs_yaml_node *node = cs_yaml_find(root, "training.early_stopping");
+
+    if (!plan->training.early_stopping.is_on)
+        return CS_OK;
+    if (!(plan->evaluation.metrics & (unsigned)plan->training.early_stopping.metric))
+        return cs_yaml_fail(cs_yaml_find(node, "metric"), "found '%s', expected one of evaluation.metrics",
+                            cs_metric_name(plan->training.early_stopping.metric));
+    if (!(plan->evaluation.standardize & (unsigned)plan->dataset.standardize))
+        return cs_yaml_fail(node, "it looks at rows scaled by '%s', expected that word in evaluation.standardize",
+                            cs_standardize_name(plan->dataset.standardize));
+    if (!plan->retention.keeps_best)
+        return cs_yaml_fail(node, "its result is the best round, expected best in retention.models");
+    return CS_OK;
+}
+
 static cs_status read_plan(const cs_yaml_node *root, cs_plan *plan)
 {
     plan->sites.invites_all = true;
@@ -504,6 +776,7 @@ static cs_status read_plan(const cs_yaml_node *root, cs_plan *plan)
     plan->sites.deadline_ms = (int64_t)(3600 * SECOND_MS);
     plan->dataset.missing = CS_MISSING_FAIL;
     plan->evaluation.metrics = CS_METRIC_ACCURACY | CS_METRIC_AUC | CS_METRIC_BRIER | CS_METRIC_LOG_LOSS;
+    plan->evaluation.bins = 15;
     plan->retention.update_rounds = 2;
     plan->retention.keeps_best = plan->retention.keeps_last = true;
 
@@ -515,7 +788,9 @@ static cs_status read_plan(const cs_yaml_node *root, cs_plan *plan)
     if (plan->federation == CS_VERTICAL)
         return cs_alignment_check(root, has_key(root, "sites.minimum"), plan);
     CS_TRY(check_dataset(root, plan));
-    return check_training(root, plan);
+    CS_TRY(check_training(root, plan));
+    CS_TRY(check_losses(root, plan));
+    return check_early_stopping(root, plan);
 }
 
 cs_status cs_plan_read(cs_bytes yaml, const char *source, cs_plan **ret)
@@ -540,7 +815,37 @@ void cs_plan_free(cs_plan *plan)
         cs_arena_free(plan->arena); /* the plan itself lies in it */
 }
 
-bool cs_plan_needs_statistics(const cs_plan *plan)
+bool cs_plan_needs_moments(const cs_plan *plan)
 {
     return ((unsigned)plan->dataset.standardize | plan->evaluation.standardize) & CS_STANDARDIZE_FEDERATED;
+}
+
+bool cs_plan_needs_class_counts(const cs_plan *plan)
+{
+    for (size_t i = 0; i < plan->training.losses_count; i++) {
+        if (plan->training.losses[i].is_balanced)
+            return true;
+    }
+    return false;
+}
+
+bool cs_plan_needs_statistics(const cs_plan *plan)
+{
+    return cs_plan_needs_moments(plan) || cs_plan_needs_class_counts(plan);
+}
+
+bool cs_plan_evaluates(const cs_plan *plan, uint32_t round)
+{
+    return round == plan->training.rounds ||
+           (plan->training.early_stopping.is_on && round > 0 && round % plan->training.early_stopping.every == 0);
+}
+
+size_t cs_plan_classes(const cs_plan *plan)
+{
+    return plan->dataset.label.classes_count > 0 ? plan->dataset.label.classes_count : 2;
+}
+
+size_t cs_plan_outputs(const cs_plan *plan)
+{
+    return plan->dataset.label.classes_count > 0 ? plan->dataset.label.classes_count : 1;
 }

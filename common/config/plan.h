@@ -9,6 +9,10 @@
 #define CS_PLAN_MAX_BYTES    (1024 * 1024)
 #define CS_PLAN_FEATURES_MAX 4096
 #define CS_PLAN_LEVELS_MAX   1024
+#define CS_PLAN_CLASSES_MAX  100
+#define CS_PLAN_HIDDEN_MAX   16 /* hidden layers */
+#define CS_PLAN_LOSSES_MAX   8  /* terms of a loss */
+#define CS_PLAN_BINS_MAX     100
 
 typedef struct cs_names {
     char **items;
@@ -30,11 +34,20 @@ typedef enum cs_metric {
     CS_METRIC_ACCURACY = 1,
     CS_METRIC_AUC = 2,
     CS_METRIC_BRIER = 4,
-    CS_METRIC_LOG_LOSS = 8
+    CS_METRIC_LOG_LOSS = 8,
+    CS_METRIC_CALIBRATION_ERROR = 16
 } cs_metric;
-typedef enum cs_model_kind { CS_MODEL_LOGISTIC_REGRESSION } cs_model_kind;
-typedef enum cs_optimizer_kind { CS_OPTIMIZER_SGD } cs_optimizer_kind;
-typedef enum cs_loss_kind { CS_LOSS_BCE } cs_loss_kind;
+#define CS_METRICS_MAX 5 /* as many as there are */
+typedef enum cs_model_kind { CS_MODEL_LOGISTIC_REGRESSION, CS_MODEL_MLP } cs_model_kind;
+typedef enum cs_activation { CS_ACTIVATION_RELU, CS_ACTIVATION_GELU, CS_ACTIVATION_TANH } cs_activation;
+typedef enum cs_optimizer_kind { CS_OPTIMIZER_SGD, CS_OPTIMIZER_ADAM, CS_OPTIMIZER_ADAMW } cs_optimizer_kind;
+/* What an optimizer remembers of its steps: forgotten after each round, or kept at the site for the next. */
+typedef enum cs_optimizer_memory { CS_OPTIMIZER_RESETS, CS_OPTIMIZER_KEEPS } cs_optimizer_memory;
+typedef enum cs_loss_kind { CS_LOSS_BCE, CS_LOSS_CROSS_ENTROPY } cs_loss_kind;
+/* What a loss looks at, and what it compares that with. */
+typedef enum cs_loss_on { CS_LOSS_ON_LOGITS } cs_loss_on;
+typedef enum cs_loss_target { CS_LOSS_TARGET_LABEL } cs_loss_target;
+typedef enum cs_stopping_part { CS_STOPPING_ON_VALID } cs_stopping_part;
 typedef enum cs_method { CS_METHOD_FEDAVG } cs_method;
 typedef enum cs_weights { CS_WEIGHTS_SAMPLES, CS_WEIGHTS_EQUAL } cs_weights;
 
@@ -46,14 +59,29 @@ typedef struct cs_feature {
     double mean, std; /* standardize: plan */
 } cs_feature;
 
-/* Exactly one rule: y = value > above, or y = value is one of `positive`. */
+/* Exactly one rule: y = value > above, y = value is one of `positive`, or y = the place of the value in `classes`. */
 typedef struct cs_label {
     char *column;
     bool has_above;
     double above;
     double *positive;
     size_t positive_count;
+    double *classes;
+    size_t classes_count; /* 0: yes or no */
 } cs_label;
+
+/* One term of the loss: weight × loss(on, target). */
+typedef struct cs_loss {
+    cs_loss_kind kind;
+    cs_loss_on on;
+    cs_loss_target target;
+    double weight;          /* default 1 */
+    bool is_balanced;       /* classes weighted by how rare they are in all participants' training rows */
+    double positive_weight; /* bce: of rows with y = 1; default 1 */
+    double *class_weights;  /* cross_entropy: one a class; NULL: all 1 */
+    size_t class_weights_count;
+    double label_smoothing; /* cross_entropy; default 0 */
+} cs_loss;
 
 /* Raw seeds for published runs: batches of epoch e at `site` are randperm(n) of a fresh libtorch generator with
  * seeds[e]. */
@@ -143,15 +171,36 @@ typedef struct cs_plan {
         uint64_t initial_seed; /* libtorch's default generator */
         bool has_initial_blob;
         uint8_t initial_blob[32];
+        uint32_t hidden[CS_PLAN_HIDDEN_MAX]; /* mlp: width of each hidden layer */
+        size_t hidden_count;
+        cs_activation activation; /* mlp; default relu */
+        double dropout;           /* mlp: after each hidden layer; default 0 */
     } model;
     struct {
         uint32_t rounds;
         uint32_t local_steps; /* exactly one of steps and epochs is not 0 */
         uint32_t local_epochs;
         uint32_t batch_size;
-        cs_optimizer_kind optimizer;
-        double learning_rate;
-        cs_loss_kind loss;
+        struct {
+            cs_optimizer_kind kind;
+            double learning_rate;
+            double momentum; /* sgd; default 0 */
+            bool is_nesterov;
+            double weight_decay; /* of tensors with two or more dimensions; default 0, adamw 0.01 */
+            double beta1, beta2; /* adam, adamw; default 0.9, 0.999 */
+            double epsilon;      /* adam, adamw; default 1e-8 */
+            cs_optimizer_memory memory;
+        } optimizer;
+        cs_loss *losses; /* the loss is their sum */
+        size_t losses_count;
+        struct {
+            bool is_on;
+            cs_metric metric;
+            cs_stopping_part on;
+            uint32_t patience;     /* evaluations without improvement */
+            double minimum_change; /* what counts as one; default 0 */
+            uint32_t every;        /* rounds; default 1 */
+        } early_stopping;
         cs_epoch_seeds *epoch_seeds; /* none: derived from plan hash, site, epoch */
         size_t epoch_seeds_count;
     } training;
@@ -162,6 +211,7 @@ typedef struct cs_plan {
     struct {
         unsigned metrics;     /* cs_metric bits */
         unsigned standardize; /* cs_standardize bits */
+        uint32_t bins;        /* of calibration_error; default 15 */
     } evaluation;
     struct {
         bool keeps_all_updates;
@@ -179,6 +229,7 @@ typedef struct cs_plan {
 CS_MUST_CHECK cs_status cs_plan_read(cs_bytes yaml, const char *source, cs_plan **ret);
 void cs_plan_free(cs_plan *plan);
 CS_DEFINE_AUTO_PTR(cs_plan)
+/* Is there a statistics phase, and what do its sums hold: moments of the columns, rows of each class? */
 bool cs_plan_needs_statistics(const cs_plan *plan);
 /* "given.phonetic", as the plan has it. */
 const char *cs_identity_part_name(cs_identity_part part);
@@ -186,8 +237,18 @@ const char *cs_identity_part_name(cs_identity_part part);
 const char *cs_identity_field_name(cs_identity_field field);
 /* The field that a part is made of; CS_PART_NAMES is made of given and family name and says the former. */
 cs_identity_field cs_identity_part_field(cs_identity_part part);
+bool cs_plan_needs_moments(const cs_plan *plan);
+bool cs_plan_needs_class_counts(const cs_plan *plan);
+/* Is the model that `round` makes evaluated in a phase of its own? */
+bool cs_plan_evaluates(const cs_plan *plan, uint32_t round);
+/* How many classes a label has, and how many logits a model of it: one logit says yes or no. */
+size_t cs_plan_classes(const cs_plan *plan);
+size_t cs_plan_outputs(const cs_plan *plan);
+/* All metrics, in the order in which they are computed and shown. */
+extern const cs_metric cs_metrics[CS_METRICS_MAX];
 const char *cs_model_kind_name(cs_model_kind kind);
 const char *cs_metric_name(cs_metric metric);
 const char *cs_standardize_name(cs_standardize standardize);
+const char *cs_optimizer_kind_name(cs_optimizer_kind kind);
 
 #endif

@@ -36,7 +36,7 @@ static size_t horizontal_phases(const cs_plan *plan, uint32_t round, const cs_ph
     }
     if (round <= plan->training.rounds)
         ret[count++] = &train;
-    if (round == plan->training.rounds)
+    if (round <= plan->training.rounds && cs_plan_evaluates(plan, round))
         ret[count++] = &evaluate;
     return count;
 }
@@ -70,24 +70,35 @@ static uint64_t horizontal_output_max_bytes(const cs_plan *plan, const cs_phase 
     if (phase == &initialize)
         return INITIAL_MODEL_MAX_BYTES;
     if (phase == &statistics)
-        return HEADER_SLACK_BYTES + (1 + 2 * (uint64_t)plan->dataset.columns_count) * sizeof(double);
+        return HEADER_SLACK_BYTES + (1 + (cs_plan_needs_moments(plan) ? 2 * (uint64_t)plan->dataset.columns_count : 0) +
+                                     (cs_plan_needs_class_counts(plan) ? cs_plan_classes(plan) : 0)) *
+                                        sizeof(double);
     return phase == &train ? model_size + HEADER_SLACK_BYTES : 0;
 }
 
-/* Sums over the training rows of one site: how many, Σx and Σx² of each column. */
+/* Sums over the training rows of one site: how many, and as the plan needs them Σx and Σx² of each column, and the rows
+ * of each class. Nothing else is taken. */
 static cs_status check_statistics(const cs_plan *plan, const char *path)
 {
     const struct {
         const char *name;
         uint64_t size;
-    } expected[] = {{"count", 1}, {"sum", plan->dataset.columns_count}, {"sum_squares", plan->dataset.columns_count}};
+        bool is_needed;
+    } expected[] = {{"count", 1, true},
+                    {"sum", plan->dataset.columns_count, cs_plan_needs_moments(plan)},
+                    {"sum_squares", plan->dataset.columns_count, cs_plan_needs_moments(plan)},
+                    {"class_counts", cs_plan_classes(plan), cs_plan_needs_class_counts(plan)}};
 
     CS_AUTO_PTR(cs_tensor_file) file = NULL;
     CS_TRY(cs_tensor_file_open(path, &file));
-    if (cs_tensor_file_count(file) != CS_COUNT(expected))
-        return cs_fail(CS_INVALID, "statistics: found %zu tensors, expected %zu", cs_tensor_file_count(file),
-                       CS_COUNT(expected));
+    size_t needed = 0;
+    for (size_t i = 0; i < CS_COUNT(expected); i++)
+        needed += expected[i].is_needed;
+    if (cs_tensor_file_count(file) != needed)
+        return cs_fail(CS_INVALID, "statistics: found %zu tensors, expected %zu", cs_tensor_file_count(file), needed);
     for (size_t i = 0; i < CS_COUNT(expected); i++) {
+        if (!expected[i].is_needed)
+            continue;
         const cs_tensor_info *info = cs_tensor_file_find(file, expected[i].name);
         if (!info)
             return cs_fail(CS_INVALID, "statistics: there is no tensor '%s'", expected[i].name);

@@ -36,7 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CS_AUTO_PTR(cs_table) table = NULL;
     if (cs_table_read(&plan, &dataset, &bytes, "fuzz.csv", &table) != CS_OK)
         return 0;
-    if (table->parts[0] + table->parts[1] + table->parts[2] != table->rows || table->positive > table->rows)
+    if (table->parts[0] + table->parts[1] + table->parts[2] != table->rows ||
+        table->class_rows[0] + table->class_rows[1] != table->rows)
         abort();
     return 0;
 }

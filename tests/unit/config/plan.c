@@ -64,7 +64,7 @@ static void the_example_plan_says_what_its_text_says(void **state)
     assert_true(plan->model.has_initial_seed && plan->model.initial_seed == 42);
     assert_int_equal(plan->training.rounds, 15);
     assert_int_equal(plan->training.local_steps, 100);
-    assert_true(plan->training.learning_rate == 0.001);
+    assert_true(plan->training.optimizer.learning_rate == 0.001);
     assert_int_equal(plan->evaluation.metrics,
                      CS_METRIC_AUC | CS_METRIC_ACCURACY | CS_METRIC_BRIER | CS_METRIC_LOG_LOSS);
     assert_int_equal(plan->evaluation.standardize, CS_STANDARDIZE_SITE);
@@ -135,7 +135,7 @@ static void an_unknown_key_is_refused_and_the_nearest_is_named(void **state)
     (void)state;
 
     assert_refused(MINIMAL "evaluation: {metrcs: [auc]}\n",
-                   "heart.yaml:6:14: evaluation: found the key \"metrcs\", expected metrics or standardize; the "
+                   "heart.yaml:6:14: evaluation: found the key \"metrcs\", expected metrics, standardize or bins; the "
                    "nearest is 'metrics'");
     assert_refused(MINIMAL "code: import os\n", "heart.yaml:6:1: found the key \"code\", expected plan, federation, ");
 }
@@ -176,7 +176,7 @@ static void a_word_the_software_does_not_know_is_refused_with_those_it_knows(voi
     (void)state;
 
     assert_refused(HEAD DATASET "model: {kind: resnet18}\n" TRAINING,
-                   "heart.yaml:4:15: model.kind: found 'resnet18', expected logistic_regression");
+                   "heart.yaml:4:15: model.kind: found 'resnet18', expected logistic_regression or mlp");
     assert_refused(MINIMAL "evaluation: {metrics: [auc, auc]}\n",
                    "heart.yaml:6:29: evaluation.metrics[1]: found 'auc', expected each word once");
     assert_refused("plan: Heart Disease\n", "heart.yaml:1:7: plan: found 'Heart Disease', expected a name of a-z");
@@ -252,6 +252,197 @@ static void features_must_make_sense(void **state)
                    "heart.yaml:3:76: dataset.features[0]: found \"a?b\", expected a text without control characters");
 }
 
+static cs_plan *read_example(const char *name)
+{
+    CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
+    CS_AUTO(cs_string) path = cs_format(CS_SOURCE_DIR "/deploy/plans/%s.yaml", name);
+    assert_int_equal(cs_file_read_all(path, CS_PLAN_MAX_BYTES, &text), CS_OK);
+    return read_good(cs_buffer_text(&text));
+}
+
+static void the_example_of_a_network_says_what_its_text_says(void **state)
+{
+    (void)state;
+
+    CS_AUTO_PTR(cs_plan) plan = read_example("heart-stages");
+
+    assert_int_equal(plan->dataset.label.classes_count, 5);
+    assert_true(plan->dataset.label.classes[4] == 4);
+    assert_int_equal(plan->model.kind, CS_MODEL_MLP);
+    assert_int_equal(plan->model.hidden_count, 2);
+    assert_true(plan->model.hidden[0] == 32 && plan->model.hidden[1] == 16);
+    assert_true(plan->model.activation == CS_ACTIVATION_RELU && plan->model.dropout == 0.1);
+    assert_int_equal(plan->training.optimizer.kind, CS_OPTIMIZER_ADAMW);
+    assert_true(plan->training.optimizer.beta1 == 0.9 && plan->training.optimizer.beta2 == 0.999);
+    assert_true(plan->training.optimizer.epsilon == 1e-8 && plan->training.optimizer.weight_decay == 0.01);
+    assert_int_equal(plan->training.losses_count, 1);
+    assert_int_equal(plan->training.losses[0].kind, CS_LOSS_CROSS_ENTROPY);
+    assert_true(plan->training.losses[0].is_balanced && plan->training.losses[0].label_smoothing == 0.05);
+    assert_true(plan->training.early_stopping.is_on && plan->training.early_stopping.metric == CS_METRIC_LOG_LOSS);
+    assert_int_equal(plan->training.early_stopping.patience, 8);
+    assert_int_equal(plan->training.early_stopping.every, 1);
+    assert_true(plan->training.early_stopping.minimum_change == 0.002);
+    assert_true(cs_plan_needs_moments(plan) && cs_plan_needs_class_counts(plan));
+    assert_true(cs_plan_evaluates(plan, 1) && cs_plan_evaluates(plan, 60) && !cs_plan_evaluates(plan, 0));
+    assert_int_equal(cs_plan_outputs(plan), 5);
+}
+
+static void the_example_with_weights_says_what_its_text_says(void **state)
+{
+    (void)state;
+
+    CS_AUTO_PTR(cs_plan) plan = read_example("heart-disease-weighted");
+
+    assert_true(plan->training.optimizer.momentum == 0.9 && plan->training.optimizer.is_nesterov);
+    assert_int_equal(plan->training.optimizer.memory, CS_OPTIMIZER_KEEPS);
+    assert_true(plan->training.losses[0].positive_weight == 2.5 && plan->training.losses[0].weight == 1);
+    assert_true(plan->evaluation.metrics & CS_METRIC_CALIBRATION_ERROR);
+    assert_int_equal(plan->evaluation.bins, 15);
+    assert_false(cs_plan_needs_statistics(plan));
+    assert_true(cs_plan_evaluates(plan, 15) && !cs_plan_evaluates(plan, 14));
+    assert_int_equal(cs_plan_outputs(plan), 1);
+}
+
+static void keys_of_another_kind_of_model_are_refused(void **state)
+{
+    (void)state;
+
+    assert_refused(HEAD DATASET "model: {kind: mlp}\n" TRAINING,
+                   "heart.yaml:4:8: model: the key 'hidden' is missing, which kind: mlp needs");
+    assert_refused(HEAD DATASET "model: {kind: logistic_regression, hidden: [3]}\n" TRAINING,
+                   "heart.yaml:4:44: model.hidden: found a value, expected 'hidden' with kind: mlp only");
+    assert_refused(HEAD DATASET "model: {kind: mlp, hidden: [0]}\n" TRAINING,
+                   "heart.yaml:4:29: model.hidden[0]: found 0, expected a whole number, 1 … 65536");
+    assert_refused(HEAD DATASET "model: {kind: mlp, hidden: []}\n" TRAINING,
+                   "heart.yaml:4:28: model.hidden: found a list of 0, expected a list of 1 … 16");
+    assert_refused(HEAD DATASET
+                   "model: {kind: mlp, hidden: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]}\n" TRAINING,
+                   "heart.yaml:4:28: model.hidden: found a list of 17, expected a list of 1 … 16");
+    assert_refused(HEAD DATASET "model: {kind: mlp, hidden: [3], dropout: 1}\n" TRAINING,
+                   "heart.yaml:4:42: model.dropout: found 1, expected a number, 0 … below 1");
+}
+
+/* `training_` stands in place of the optimizer's mapping. */
+#define WITH_OPTIMIZER(optimizer_)                                                                                     \
+    HEAD DATASET MODEL "training: {rounds: 1, local_steps: 1, batch_size: 1, loss: bce, optimizer: " optimizer_ "}\n"
+
+static void an_optimizer_s_keys_belong_to_its_kind(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan) adam = read_good(
+        WITH_OPTIMIZER("{kind: adam, learning_rate: 1, betas: [0.5, 0.75], epsilon: 1e-4, weight_decay: 0.5}"));
+    assert_true(adam->training.optimizer.beta2 == 0.75 && adam->training.optimizer.epsilon == 1e-4);
+    CS_AUTO_PTR(cs_plan) plain = read_good(WITH_OPTIMIZER("{kind: adam, learning_rate: 1}"));
+    assert_true(plain->training.optimizer.weight_decay == 0);
+    assert_int_equal(plain->training.optimizer.memory, CS_OPTIMIZER_RESETS);
+
+    assert_refused(
+        WITH_OPTIMIZER("{kind: adam, learning_rate: 1, momentum: 0.9}"),
+        "heart.yaml:5:117: training.optimizer.momentum: found a value, expected 'momentum' with kind: sgd only");
+    assert_refused(
+        WITH_OPTIMIZER("{kind: sgd, learning_rate: 1, betas: [0.9, 0.9]}"),
+        "heart.yaml:5:113: training.optimizer.betas: found a value, expected 'betas' with kind: adam or adamw "
+        "only");
+    assert_refused(WITH_OPTIMIZER("{kind: sgd, learning_rate: 1, nesterov: true}"),
+                   "heart.yaml:5:76: training.optimizer: found nesterov without momentum, expected a momentum above 0");
+    assert_refused(WITH_OPTIMIZER("{kind: adam, learning_rate: 1, betas: [0.9]}"),
+                   "heart.yaml:5:114: training.optimizer.betas: found a list of 1, expected a list of 2 … 2");
+    assert_refused(WITH_OPTIMIZER("{kind: adam, learning_rate: 1, betas: [0.9, 1]}"),
+                   "heart.yaml:5:120: training.optimizer.betas[1]: found 1, expected a number, 0 … below 1");
+    assert_refused(WITH_OPTIMIZER("{kind: sgd, learning_rate: 1, state: sometimes}"),
+                   "heart.yaml:5:113: training.optimizer.state: found 'sometimes', expected reset or keep");
+}
+
+#define CLASSES_DATASET                                                                                                \
+    "dataset: {name: heart-v1, kind: table, features: [age], label: {column: num, classes: [0, 1, 2]}, standardize: "  \
+    "site}\n"
+#define WITH_LOSS(dataset_, loss_)                                                                                     \
+    HEAD dataset_ MODEL                                                                                                \
+        "training: {rounds: 1, local_steps: 1, batch_size: 1, optimizer: {kind: sgd, learning_rate: 1}, loss: " loss_  \
+        "}\n"
+
+static void a_loss_is_a_word_a_mapping_or_a_list_of_terms(void **state)
+{
+    (void)state;
+
+    CS_AUTO_PTR(cs_plan) list = read_good(WITH_LOSS(
+        CLASSES_DATASET, "[cross_entropy, {kind: cross_entropy, on: logits, target: label, weight: 0.5, class_weights: "
+                         "[1, 2, 3]}]"));
+
+    assert_int_equal(list->training.losses_count, 2);
+    assert_true(list->training.losses[0].weight == 1 && !list->training.losses[0].class_weights);
+    assert_true(list->training.losses[1].weight == 0.5 && list->training.losses[1].class_weights[2] == 3);
+    CS_AUTO_PTR(cs_plan) balanced = read_good(WITH_LOSS(DATASET, "{kind: bce, positive_weight: balanced}"));
+    assert_true(balanced->training.losses[0].is_balanced && cs_plan_needs_statistics(balanced));
+    assert_false(cs_plan_needs_moments(balanced));
+}
+
+static void a_loss_must_fit_the_label(void **state)
+{
+    (void)state;
+
+    assert_refused(WITH_LOSS(CLASSES_DATASET, "bce"),
+                   "heart.yaml:5:102: training.loss: found bce and a label of 3 classes, expected cross_entropy");
+    assert_refused(WITH_LOSS(DATASET, "[bce, cross_entropy]"),
+                   "heart.yaml:5:108: training.loss[1]: found cross_entropy and a label of yes or no, expected bce or");
+    assert_refused(WITH_LOSS(CLASSES_DATASET, "{kind: cross_entropy, class_weights: [1, 2]}"),
+                   "heart.yaml:5:139: training.loss.class_weights: found 2 numbers, expected 3, one for each class");
+    assert_refused(WITH_LOSS(CLASSES_DATASET, "{kind: cross_entropy, class_weights: [1, 2, 0]}"),
+                   "heart.yaml:5:146: training.loss.class_weights[2]: found 0, expected a number above 0");
+    assert_refused(
+        WITH_LOSS(DATASET, "{kind: bce, positive_weight: heavy}"),
+        "heart.yaml:5:131: training.loss.positive_weight: found 'heavy', expected balanced or a number above 0");
+    assert_refused(
+        WITH_LOSS(DATASET, "{kind: bce, label_smoothing: 0.1}"),
+        "heart.yaml:5:131: training.loss.label_smoothing: found a value, expected 'label_smoothing' with kind: "
+        "cross_entropy only");
+    assert_refused(WITH_LOSS(DATASET, "[]"),
+                   "heart.yaml:5:102: training.loss: found a list of 0, expected a list of 1 … 8");
+    assert_refused(WITH_LOSS(DATASET, "[bce, bce, bce, bce, bce, bce, bce, bce, bce]"),
+                   "heart.yaml:5:102: training.loss: found a list of 9, expected a list of 1 … 8");
+}
+
+#define WITH_STOPPING(stopping_, rest_)                                                                                \
+    HEAD DATASET MODEL                                                                                                 \
+        "training: {rounds: 1, local_steps: 1, batch_size: 1, optimizer: {kind: sgd, learning_rate: 1}, loss: bce, "   \
+        "early_stopping: " stopping_ "}\n" rest_
+
+static void early_stopping_needs_what_it_decides_by(void **state)
+{
+    (void)state;
+
+    assert_refused(
+        WITH_STOPPING("{metric: calibration_error, patience: 1}", ""),
+        "heart.yaml:5:132: training.early_stopping.metric: found 'calibration_error', expected accuracy, auc");
+    assert_refused(WITH_STOPPING("{metric: auc, on: test, patience: 1}", ""),
+                   "heart.yaml:5:141: training.early_stopping.on: found 'test', expected valid");
+    assert_refused(WITH_STOPPING("{metric: auc, patience: 0}", ""),
+                   "heart.yaml:5:147: training.early_stopping.patience: found 0, expected a whole number, 1 … 100000");
+    assert_refused(WITH_STOPPING("{metric: auc, patience: 1, minimum_change: -1}", ""),
+                   "heart.yaml:5:166: training.early_stopping.minimum_change: found -1, expected a number, 0 or above");
+    assert_refused(WITH_STOPPING("{metric: auc, patience: 1}", "evaluation: {metrics: [brier]}\n"),
+                   "heart.yaml:5:132: training.early_stopping.metric: found 'auc', expected one of evaluation.metrics");
+    assert_refused(
+        WITH_STOPPING("{metric: auc, patience: 1}", "evaluation: {standardize: [federated]}\n"),
+        "heart.yaml:5:123: training.early_stopping: it looks at rows scaled by 'site', expected that word in");
+    assert_refused(WITH_STOPPING("{metric: auc, patience: 1}", "retention: {models: [last]}\n"),
+                   "heart.yaml:5:123: training.early_stopping: its result is the best round, expected best in");
+}
+
+static void classes_one_above_the_limit_are_refused(void **state)
+{
+    (void)state;
+    CS_AUTO(cs_buffer) classes = CS_BUFFER_EMPTY;
+    for (int i = 0; i <= CS_PLAN_CLASSES_MAX; i++)
+        cs_buffer_printf(&classes, "%s%d", i ? ", " : "", i);
+    CS_AUTO(cs_string)
+    yaml = cs_format(HEAD "dataset: {name: h, kind: table, features: [age], standardize: site, label: {column: num, "
+                          "classes: [%s]}}\n" MODEL TRAINING,
+                     cs_buffer_text(&classes));
+
+    assert_refused(yaml, "heart.yaml:3:99: dataset.label.classes: found a list of 101, expected a list of 2 … 100");
+}
+
 static void a_label_has_exactly_one_rule(void **state)
 {
     (void)state;
@@ -260,8 +451,8 @@ static void a_label_has_exactly_one_rule(void **state)
     CS_AUTO(cs_string) none = cs_format(form, "");
     CS_AUTO(cs_string) both = cs_format(form, ", above: 0, positive: [1]");
 
-    assert_refused(none, "heart.yaml:3:57: dataset.label: found none of 'above' and 'positive', expected one");
-    assert_refused(both, "heart.yaml:3:57: dataset.label: found both of 'above' and 'positive', expected one");
+    assert_refused(none, "heart.yaml:3:57: dataset.label: found 0 of 'above', 'positive' and 'classes', expected one");
+    assert_refused(both, "heart.yaml:3:57: dataset.label: found 2 of 'above', 'positive' and 'classes', expected one");
 }
 
 static void initial_model_is_a_seed_or_a_blob(void **state)
@@ -416,6 +607,14 @@ int main(void)
         cmocka_unit_test(steps_and_epochs_exclude_each_other),
         cmocka_unit_test(sites_must_agree_with_each_other),
         cmocka_unit_test(features_must_make_sense),
+        cmocka_unit_test(the_example_of_a_network_says_what_its_text_says),
+        cmocka_unit_test(the_example_with_weights_says_what_its_text_says),
+        cmocka_unit_test(keys_of_another_kind_of_model_are_refused),
+        cmocka_unit_test(an_optimizer_s_keys_belong_to_its_kind),
+        cmocka_unit_test(a_loss_is_a_word_a_mapping_or_a_list_of_terms),
+        cmocka_unit_test(a_loss_must_fit_the_label),
+        cmocka_unit_test(early_stopping_needs_what_it_decides_by),
+        cmocka_unit_test(classes_one_above_the_limit_are_refused),
         cmocka_unit_test(a_label_has_exactly_one_rule),
         cmocka_unit_test(initial_model_is_a_seed_or_a_blob),
         cmocka_unit_test(retention_is_words_or_numbers),

@@ -26,6 +26,7 @@ static inline void study_make(study *study)
     study->plan.dataset.columns_count = 4;
     study->plan.dataset.label = (cs_label){.column = (char *)(uintptr_t) "num", .has_above = true, .above = 0};
     study->plan.dataset.missing = CS_MISSING_DROP;
+    study->plan.dataset.standardize = CS_STANDARDIZE_FEDERATED;
     study->missing[0] = (char *)(uintptr_t) "?";
     study->missing[1] = (char *)(uintptr_t) "-9";
     study->dataset = (cs_site_dataset){.name = (char *)(uintptr_t) "heart",

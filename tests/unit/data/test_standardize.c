@@ -50,8 +50,8 @@ static void sums_of_two_sites_scale_like_their_rows_in_one_place(void **state)
     CS_AUTO_PTR(cs_table) one = table_of(&study, "61,210,2,0,\n63,190,1,1,\n70,250,3,1,test\n");
     CS_AUTO_PTR(cs_table) two = table_of(&study, "45,233,2,0,\n52,268,1,1,\n58,199,3,1,\n");
     CS_AUTO_PTR(cs_table) both = table_of(&study, "61,210,2,0,\n63,190,1,1,\n45,233,2,0,\n52,268,1,1,\n58,199,3,1,\n");
-    CS_AUTO_PTR(cs_moments) sums = cs_moments_new(4);
-    CS_AUTO_PTR(cs_moments) second = cs_moments_new(4);
+    CS_AUTO_PTR(cs_moments) sums = cs_moments_new(&study.plan);
+    CS_AUTO_PTR(cs_moments) second = cs_moments_new(&study.plan);
     CS_AUTO_PTR(cs_scaling) federated = NULL;
     CS_AUTO_PTR(cs_scaling) central = NULL;
 
@@ -96,8 +96,8 @@ static void samples_are_the_formula_and_a_constant_column_is_zero(void **state)
     float x[12], y[3];
 
     assert_int_equal(cs_scaling_of(CS_STANDARDIZE_SITE, &study.plan, table, NULL, &scaling), CS_OK);
-    assert_int_equal(cs_samples_make(table, CS_PART_TRAIN, scaling, &train), CS_OK);
-    assert_int_equal(cs_samples_make(table, CS_PART_TEST, scaling, &test), CS_OK);
+    assert_int_equal(cs_samples_make(&study.plan, table, CS_PART_TRAIN, scaling, &train), CS_OK);
+    assert_int_equal(cs_samples_make(&study.plan, table, CS_PART_TEST, scaling, &test), CS_OK);
 
     assert_int_equal(train.count, 3);
     assert_int_equal(test.count, 1);
@@ -132,26 +132,28 @@ static void sums_survive_their_file_and_foreign_files_are_refused(void **state)
     assert_non_null(mkdtemp(root));
     CS_AUTO(cs_string) path = cs_path_join(root, "statistics.safetensors");
     CS_AUTO_PTR(cs_table) table = table_of(&study, "61.5,210,2,0,\n63,190,1,1,\n");
-    CS_AUTO_PTR(cs_moments) sums = cs_moments_new(4);
+    CS_AUTO_PTR(cs_moments) sums = cs_moments_new(&study.plan);
     CS_AUTO_PTR(cs_moments) read = NULL;
     cs_moments_add_table(sums, table);
 
     assert_int_equal(cs_moments_save(sums, path), CS_OK);
-    assert_int_equal(cs_moments_load(path, 4, &read), CS_OK);
+    assert_int_equal(cs_moments_load(path, &study.plan, &read), CS_OK);
     assert_true(read->count == 2);
     assert_memory_equal(read->sum, sums->sum, 4 * sizeof(double));
     assert_memory_equal(read->sum_squares, sums->sum_squares, 4 * sizeof(double));
 
     cs_moments *none = NULL;
-    assert_int_equal(cs_moments_load(path, 5, &none), CS_INVALID);
+    study.plan.dataset.columns_count = 5;
+    assert_int_equal(cs_moments_load(path, &study.plan, &none), CS_INVALID);
+    study.plan.dataset.columns_count = 4;
     assert_non_null(strstr(cs_error_text(), "tensor 'sum' is not F64 of shape [5]"));
     sums->sum[1] = NAN;
     assert_int_equal(cs_moments_save(sums, path), CS_OK);
-    assert_int_equal(cs_moments_load(path, 4, &none), CS_INVALID);
+    assert_int_equal(cs_moments_load(path, &study.plan, &none), CS_INVALID);
     sums->sum[1] = 1;
     sums->count = 1;
     assert_int_equal(cs_moments_save(sums, path), CS_OK);
-    assert_int_equal(cs_moments_load(path, 4, &none), CS_INVALID);
+    assert_int_equal(cs_moments_load(path, &study.plan, &none), CS_INVALID);
     assert_null(none);
     assert_int_equal(cs_folder_remove(root), CS_OK);
 }

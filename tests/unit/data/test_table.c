@@ -37,7 +37,7 @@ static void numbers_levels_and_labels_come_in_the_order_of_the_plan(void **state
     assert_int_equal(table->columns, 4);
     assert_memory_equal(table->features, expected, sizeof expected);
     assert_true(table->labels[0] == 0 && table->labels[1] == 1 && table->labels[2] == 1);
-    assert_int_equal(table->positive, 2);
+    assert_int_equal(table->class_rows[1], 2);
     assert_int_equal(table->parts[CS_PART_TRAIN], 2);
     assert_int_equal(table->parts[CS_PART_TEST], 1);
     assert_int_equal(table->part[1], CS_PART_TEST);

@@ -8,9 +8,11 @@
 
 #include <cmocka.h>
 
-static const cs_plan plan = {.dataset = {.columns_count = 2},
-                             .model = {.kind = CS_MODEL_LOGISTIC_REGRESSION},
-                             .training = {.optimizer = CS_OPTIMIZER_SGD, .learning_rate = 0.5, .loss = CS_LOSS_BCE}};
+static cs_loss bce = {.kind = CS_LOSS_BCE, .weight = 1, .positive_weight = 1};
+static const cs_plan plan = {
+    .dataset = {.columns_count = 2},
+    .model = {.kind = CS_MODEL_LOGISTIC_REGRESSION},
+    .training = {.optimizer = {.kind = CS_OPTIMIZER_SGD, .learning_rate = 0.5}, .losses = &bce, .losses_count = 1}};
 
 static void every_part_of_a_stream_s_name_changes_its_seed(void **state)
 {
@@ -65,12 +67,14 @@ static void one_step_of_descent_is_the_one_on_paper(void **state)
     double loss_value = 0;
     CS_SCOPE(scope);
 
+    CS_AUTO_PTR(cs_objective) objective = NULL;
+    assert_int_equal(cs_objective_new(&plan, NULL, &objective), CS_OK);
     assert_int_equal(cs_model_new(&plan, &model), CS_OK);
-    assert_int_equal(cs_optimizer_new(&plan, parameters, &optimizer), CS_OK);
+    assert_int_equal(cs_optimizer_new(&plan, parameters, NULL, &optimizer), CS_OK);
     const cs_context context = {.is_training = true, .parameters = parameters};
     const cs_inputs inputs = {row()};
     const cs_outputs outputs = cs_model_forward(model, &context, &inputs);
-    cs_tensor *loss = cs_plan_loss(&plan, &outputs, cs_tensor_full(CS_F32, 2, (const uint64_t[]){1, 1}, 1));
+    cs_tensor *loss = cs_objective_loss(objective, &outputs, cs_tensor_full(CS_F32, 2, (const uint64_t[]){1, 1}, 1));
     assert_int_equal(cs_tensor_value(loss, &loss_value), CS_OK);
     assert_int_equal(cs_optimizer_step(optimizer, loss), CS_OK);
 

@@ -179,14 +179,72 @@ static void the_summary_says_what_is_used_and_what_leaves(void **state)
         "confined worker count them\n"
         "scaling      by means and deviations over all sites' training rows\n"
         "model        logistic_regression with 6 numbers\n"
-        "training     15 rounds of 100 steps, 4 rows a step, learning rate 0.001\n"
+        "training     15 rounds of 100 steps, 4 rows a step, sgd with learning rate 0.001\n"
         "sent once    for each of 5 columns the sum and the sum of squares over the training rows, and how many rows: "
         "11 numbers\n"
         "sent a round the change of the model's 6 numbers (24 bytes and a header), the mean loss, how many training "
         "rows\n"
-        "evaluation   accuracy, auc on the held-out rows and how many those are, scaled by federated, site\n"
+        "evaluation   accuracy, auc (with the number of pairs behind the auc) on the held-out rows and how many those "
+        "are, scaled by federated, site\n"
         "not sent     rows, identifiers, predictions of single patients\n"
         "with others  at least 3 sites in every round; invited: mercy, stluke, general\n");
+}
+
+static const char early_plan[] =
+    "plan: stages\nfederation: horizontal\nsites: {invite: [mercy, stluke], minimum: 2}\n"
+    "dataset: {name: heart-v1, kind: table, features: [age], label: {column: num, classes: [0, 1, 2]}, standardize: "
+    "site}\nmodel: {kind: mlp, hidden: [4]}\n"
+    "training: {rounds: 9, local_epochs: 1, batch_size: 8, optimizer: {kind: adam, learning_rate: 0.1, state: keep}, "
+    "loss: {kind: cross_entropy, class_weights: balanced}, early_stopping: {metric: log_loss, patience: 2}}\n"
+    "evaluation: {metrics: [log_loss, calibration_error]}\n";
+
+static void a_plan_that_needs_validation_rows_is_refused_where_the_split_makes_none(void **state)
+{
+    (void)state;
+    static const char site[] = SITE "datasets: {heart-v1: {table: t.csv, split: {by: row, %s}}}\n"
+                                    "policy: {approve: [{}]}\n";
+    static const struct {
+        const char *split;
+        cs_policy_decision decision;
+    } cases[] = {{"test: {column: fold, value: test}", CS_POLICY_REFUSED},
+                 {"fractions: {train: 0.8, test: 0.2}", CS_POLICY_REFUSED},
+                 {"fractions: {train: 0.7, valid: 0.1, test: 0.2}", CS_POLICY_APPROVED},
+                 {"valid: {column: fold, value: valid}, test: {column: fold, value: test}", CS_POLICY_APPROVED}};
+    CS_AUTO_PTR(cs_plan) plan = plan_of(early_plan);
+    for (size_t i = 0; i < CS_COUNT(cases); i++) {
+        CS_AUTO(cs_string) text = cs_format(site, cases[i].split);
+        CS_AUTO_PTR(cs_site_config) config = site_of(text);
+        cs_policy_verdict verdict;
+
+        cs_policy_decide(config, plan, 2, &verdict);
+
+        assert_int_equal(verdict.decision, cases[i].decision);
+        if (verdict.decision == CS_POLICY_REFUSED)
+            assert_non_null(strstr(verdict.reason, "datasets.heart-v1.split.valid"));
+    }
+}
+
+static void the_summary_says_what_a_network_with_classes_sends_and_keeps(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan) plan = plan_of(early_plan);
+    CS_AUTO_PTR(cs_site_config) config = site_of(SITE DATASETS);
+    CS_AUTO(cs_buffer) out = CS_BUFFER_EMPTY;
+
+    cs_plan_summary(plan, config, &out);
+
+    static const char *const lines[] = {
+        "\nlabel        num is one of 3 classes: 0, 1, 2\n",
+        "\nmodel        mlp with 23 numbers\n",
+        "\n             ends early when log_loss on validation rows has not improved for 2 evaluations\n",
+        "\nstays here   what the optimizer remembers from round to round\n",
+        "\nsent once    how many training rows each of the 3 classes of the label has\n",
+        "calibration_error (with rows, predicted and observed sums of 15 bins)"};
+    for (size_t i = 0; i < CS_COUNT(lines); i++) {
+        if (!strstr(cs_buffer_text(&out), lines[i]))
+            fail_msg("not found: %s in\n%s", lines[i], cs_buffer_text(&out));
+    }
+    assert_null(strstr(cs_buffer_text(&out), "sum of squares"));
 }
 
 static void the_summary_of_a_data_set_that_is_not_here_says_so(void **state)
@@ -214,6 +272,8 @@ int main(void)
         cmocka_unit_test(a_plan_that_does_not_invite_this_site_is_refused),
         cmocka_unit_test(many_rules_make_a_short_sentence),
         cmocka_unit_test(the_summary_says_what_is_used_and_what_leaves),
+        cmocka_unit_test(a_plan_that_needs_validation_rows_is_refused_where_the_split_makes_none),
+        cmocka_unit_test(the_summary_says_what_a_network_with_classes_sends_and_keeps),
         cmocka_unit_test(the_summary_of_a_data_set_that_is_not_here_says_so),
     };
 

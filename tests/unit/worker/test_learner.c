@@ -87,9 +87,9 @@ static void the_same_round_gives_the_same_bits_whatever_was_trained_before(void 
     cs_training_result skipped = {0}, a = {0}, b = {0};
     float left[4], right[4];
 
-    assert_int_equal(cs_learner_train(one, base, 1, NULL, &skipped), CS_OK);
-    assert_int_equal(cs_learner_train(one, base, 2, NULL, &a), CS_OK);
-    assert_int_equal(cs_learner_train(two, base, 2, NULL, &b), CS_OK);
+    assert_int_equal(cs_learner_train(one, base, NULL, 1, NULL, &skipped), CS_OK);
+    assert_int_equal(cs_learner_train(one, base, NULL, 2, NULL, &a), CS_OK);
+    assert_int_equal(cs_learner_train(two, base, NULL, 2, NULL, &b), CS_OK);
 
     weight_of(a.parameters, left);
     weight_of(b.parameters, right);
@@ -119,8 +119,8 @@ static void sites_shuffle_differently_and_training_helps(void **state)
     cs_evaluation evaluations[CS_EVALUATIONS_MAX];
     size_t count = 0;
 
-    assert_int_equal(cs_learner_train(mercy, base, 1, NULL, &a), CS_OK);
-    assert_int_equal(cs_learner_train(hope, base, 1, NULL, &b), CS_OK);
+    assert_int_equal(cs_learner_train(mercy, base, NULL, 1, NULL, &a), CS_OK);
+    assert_int_equal(cs_learner_train(hope, base, NULL, 1, NULL, &b), CS_OK);
     assert_int_equal(cs_learner_evaluate(mercy, base, "global", CS_PART_TEST, evaluations, &count), CS_OK);
     assert_int_equal(cs_learner_evaluate(mercy, a.parameters, "local", CS_PART_TEST, evaluations, &count), CS_OK);
 
@@ -172,7 +172,7 @@ static void a_diverging_training_is_an_error_and_no_update(void **state)
     cs_tensor *undecided = cs_tensor_zeros(CS_F32, 2, (const uint64_t[]){1, 4});
     assert_int_equal(cs_parameters_put(base, "linear.weight", undecided), CS_OK);
 
-    assert_int_equal(cs_learner_train(learner, base, 1, NULL, &result), CS_INVALID);
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &result), CS_INVALID);
 
     assert_null(result.parameters);
     assert_non_null(strstr(cs_error_text(), "training has diverged"));
@@ -190,7 +190,7 @@ static void a_value_that_no_float_holds_is_an_error_and_no_row(void **state)
     CS_AUTO_PTR(cs_learner) learner = learner_of_table(plan, "mercy", &table);
     cs_training_result result = {0};
 
-    assert_int_equal(cs_learner_train(learner, base, 1, NULL, &result), CS_INVALID);
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &result), CS_INVALID);
     assert_non_null(strstr(cs_error_text(), "feature column 2"));
 }
 
@@ -206,7 +206,7 @@ static void seeds_that_run_out_are_named(void **state)
     CS_AUTO_PTR(cs_learner) learner = learner_of(plan, "mercy", 60);
     cs_training_result result = {0};
 
-    assert_int_equal(cs_learner_train(learner, base, 1, NULL, &result), CS_RANGE);
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &result), CS_RANGE);
     assert_non_null(strstr(cs_error_text(), "epoch_seeds of site 'mercy' has 1 seeds"));
 }
 
@@ -237,7 +237,7 @@ static void rows_in_one_place_are_trained_on_together(void **state)
     cs_training_result result = {0};
 
     assert_int_equal(cs_learner_pool(mercy, &hope, 1), CS_OK);
-    assert_int_equal(cs_learner_train(mercy, base, 1, NULL, &result), CS_OK);
+    assert_int_equal(cs_learner_train(mercy, base, NULL, 1, NULL, &result), CS_OK);
 
     assert_int_equal(result.samples,
                      cs_learner_table(mercy)->parts[CS_PART_TRAIN] + cs_learner_table(hope)->parts[CS_PART_TRAIN]);
@@ -261,7 +261,7 @@ static void the_watcher_of_a_training_can_stop_it(void **state)
     cs_training_result result = {0};
     uint64_t last = 0;
 
-    assert_int_equal(cs_learner_train(learner, base, 1, &(cs_training_watch){stop_at_third, &last}, &result),
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, &(cs_training_watch){stop_at_third, &last}, &result),
                      CS_CANCELLED);
     assert_int_equal(last, 3);
     assert_null(result.parameters);
@@ -277,7 +277,7 @@ static void a_round_leaves_no_tensor_behind(void **state)
 
     for (uint32_t round = 1; round <= 5; round++) {
         cs_training_result result = {0};
-        assert_int_equal(cs_learner_train(learner, base, round, NULL, &result), CS_OK);
+        assert_int_equal(cs_learner_train(learner, base, NULL, round, NULL, &result), CS_OK);
         cs_parameters_free(result.parameters);
         if (round == 1)
             before = cs_tensor_live_count();
