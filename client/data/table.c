@@ -2,6 +2,7 @@
  * main thread. */
 #include "client/data/table.h"
 
+#include "client/data/columns.h"
 #include "client/data/csv.h"
 #include "common/base/file.h"
 #include "common/crypto/digest.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NO_COLUMN SIZE_MAX
+#define NO_COLUMN CS_NO_COLUMN
 
 /* Where the things that the plan and the split name stand in a record. */
 struct layout {
@@ -30,8 +31,7 @@ struct reader {
     const cs_plan *plan;
     const cs_site_dataset *dataset;
     const char *name;
-    char **header; /* NULL where the table has none */
-    size_t width;
+    cs_columns columns;
     struct layout layout;
     cs_table *table;
     size_t capacity;
@@ -57,58 +57,13 @@ void cs_table_free(cs_table *table)
 
 static void reader_clear(struct reader *reader)
 {
-    for (size_t i = 0; reader->header != NULL && i < reader->width; i++)
-        cs_free(reader->header[i]);
-    cs_free(reader->header);
+    cs_columns_clear(&reader->columns);
     cs_free(reader->layout.features);
     cs_free(reader->groups);
     cs_table_free(reader->table);
 }
 
 /* ---- columns ---- */
-
-/* "#3" → 3 */
-static bool column_number(const char *text, size_t *ret)
-{
-    if (text[0] != '#' || strspn(text + 1, "0123456789") != strlen(text + 1) || text[1] == '\0' || strlen(text) > 6)
-        return false;
-    *ret = strtoul(text + 1, NULL, 10);
-    return true;
-}
-
-/* `here` as the site's configuration writes it; `plan` is the plan's name for it, or NULL. */
-static cs_status find_column(const struct reader *reader, const char *here, const char *plan, size_t *ret)
-{
-    size_t found = NO_COLUMN;
-    for (size_t i = 0; reader->header != NULL && i < reader->width; i++) {
-        if (strcmp(reader->header[i], here) != 0)
-            continue;
-        if (found != NO_COLUMN)
-            return cs_fail(CS_INVALID, "%s: two columns are called '%s'", reader->name, here);
-        found = i;
-    }
-    if (found == NO_COLUMN && column_number(here, &found) && found >= reader->width)
-        return cs_fail(CS_NOT_FOUND, "%s: there is no column %s, the table has %zu columns, counted from #0",
-                       reader->name, here, reader->width);
-    if (found == NO_COLUMN && plan != NULL && strcmp(plan, here) != 0)
-        return cs_fail(CS_NOT_FOUND, "%s: there is no column '%s', which the site's configuration gives for '%s'",
-                       reader->name, here, plan);
-    if (found == NO_COLUMN)
-        return cs_fail(CS_NOT_FOUND,
-                       "%s: there is no column '%s'; if it has another name here, datasets.%s.columns can say so",
-                       reader->name, here, reader->dataset->name);
-    *ret = found;
-    return CS_OK;
-}
-
-static cs_status find_plan_column(const struct reader *reader, const char *plan, size_t *ret)
-{
-    for (size_t i = 0; i < reader->dataset->columns_count; i++) {
-        if (strcmp(reader->dataset->columns[i].plan, plan) == 0)
-            return find_column(reader, reader->dataset->columns[i].here, plan, ret);
-    }
-    return find_column(reader, plan, plan, ret);
-}
 
 static const cs_split_part *split_rule(const cs_site_dataset *dataset, cs_part part)
 {
@@ -121,18 +76,18 @@ static cs_status find_columns(struct reader *reader)
     struct layout *layout = &reader->layout;
     layout->features = cs_alloc_array(reader->plan->dataset.features_count, sizeof *layout->features);
     for (size_t i = 0; i < reader->plan->dataset.features_count; i++)
-        CS_TRY(find_plan_column(reader, reader->plan->dataset.features[i].name, &layout->features[i]));
+        CS_TRY(cs_columns_find(&reader->columns, reader->plan->dataset.features[i].name, &layout->features[i]));
     if (reader->plan->dataset.label.column != NULL)
-        CS_TRY(find_plan_column(reader, reader->plan->dataset.label.column, &layout->label));
+        CS_TRY(cs_columns_find(&reader->columns, reader->plan->dataset.label.column, &layout->label));
 
     layout->patient = NO_COLUMN;
     if (reader->dataset->patient != NULL)
-        CS_TRY(find_column(reader, reader->dataset->patient, NULL, &layout->patient));
+        CS_TRY(cs_columns_find_here(&reader->columns, reader->dataset->patient, &layout->patient));
     for (int part = 0; part < CS_PARTS; part++) {
         const char *column = split_rule(reader->dataset, (cs_part)part)->column;
         layout->part[part] = NO_COLUMN;
         if (column != NULL)
-            CS_TRY(find_column(reader, column, NULL, &layout->part[part]));
+            CS_TRY(cs_columns_find_here(&reader->columns, column, &layout->part[part]));
     }
     return CS_OK;
 }
@@ -306,9 +261,7 @@ static cs_status add_row(struct reader *reader, const cs_csv_record *record)
 {
     cs_table *table = reader->table;
     reader->records++;
-    if (record->count != reader->width)
-        return cs_fail(CS_INVALID, "%s line %zu: %zu fields, expected %zu", reader->name, record->line, record->count,
-                       reader->width);
+    CS_TRY(cs_columns_check(&reader->columns, record));
     const char *missing = first_missing(reader, record);
     if (missing != NULL && reader->plan->dataset.missing == CS_MISSING_FAIL)
         return fail_cell(reader, record, missing, "missing, and the plan does not allow it");
@@ -335,18 +288,6 @@ static cs_status add_row(struct reader *reader, const cs_csv_record *record)
     return CS_OK;
 }
 
-/* The first record: the header, or where there is none the number of columns. */
-static cs_status take_header(struct reader *reader, const cs_csv_record *record)
-{
-    reader->width = record->count;
-    if (reader->dataset->has_header) {
-        reader->header = cs_alloc_array(record->count, sizeof *reader->header);
-        for (size_t i = 0; i < record->count; i++)
-            reader->header[i] = cs_strdup(record->fields[i]);
-    }
-    return find_columns(reader);
-}
-
 static cs_status read_all(struct reader *reader, cs_csv *csv)
 {
     cs_csv_record record;
@@ -354,7 +295,8 @@ static cs_status read_all(struct reader *reader, cs_csv *csv)
     if (status == CS_DONE)
         return cs_fail(CS_INVALID, "%s: the table is empty", reader->name);
     CS_TRY(status);
-    CS_TRY(take_header(reader, &record));
+    CS_TRY(cs_columns_take(&reader->columns, reader->dataset, reader->name, &record));
+    CS_TRY(find_columns(reader));
     if (!reader->dataset->has_header)
         CS_TRY(add_row(reader, &record));
     while ((status = cs_csv_next(csv, &record)) == CS_OK)
