@@ -3,6 +3,7 @@
 #include "client/agent/commands.h"
 
 #include "client/agent/control.h"
+#include "client/agent/enrol.h"
 #include "common/base/clock.h"
 #include "common/base/json.h"
 
@@ -20,6 +21,14 @@ const char *client_state_folder(const cs_arguments *arguments)
     if (folder == NULL)
         folder = getenv("CONSILIUM_STATE");
     return folder != NULL && folder[0] != '\0' ? folder : CS_CLIENT_DEFAULT_STATE;
+}
+
+const char *client_config_path(const cs_arguments *arguments)
+{
+    const char *path = cs_argument(arguments, "--config");
+    if (path == NULL)
+        path = getenv("CONSILIUM_CONFIG");
+    return path != NULL && path[0] != '\0' ? path : NULL;
 }
 
 /* CS_EXIT_OK with the answer, or the exit code after the sentence. */
@@ -108,8 +117,29 @@ static void print_status(const Consilium__V1__AgentStatus *status)
     printf("transcript    %llu records, root %s\n", (unsigned long long)status->records_sent, root);
 }
 
+/* One line: health checks keep little, and show it to somebody in a hurry. */
+static void print_health(const Consilium__V1__AgentStatus *status)
+{
+    if (status->is_connected)
+        printf("in the federation: %s attends %s at %s\n", status->site, status->consortium, status->coordinator);
+    else
+        printf("not in the federation: %s does not reach %s: %s\n", status->site, status->coordinator, status->reason);
+}
+
+/* Before the agent runs a site joins; that it has not is the better reason then. */
+static cs_status check_joined(const cs_arguments *arguments)
+{
+    CS_AUTO(cs_site_identity) identity = {0};
+    return cs_site_identity_load(client_state_folder(arguments), &identity);
+}
+
 int client_status(const cs_arguments *arguments)
 {
+    if (cs_argument_flag(arguments, "--healthy")) {
+        const cs_status joined = check_joined(arguments);
+        if (joined != CS_OK)
+            return cs_command_fail(arguments, cs_wrap(joined, "not in the federation"));
+    }
     CS_AUTO_PTR(cs_arena) arena = cs_arena_new(ANSWER_ARENA_BYTES);
     Consilium__V1__StatusRequest body = CONSILIUM__V1__STATUS_REQUEST__INIT;
     Consilium__V1__ControlRequest request = CONSILIUM__V1__CONTROL_REQUEST__INIT;
@@ -121,11 +151,14 @@ int client_status(const cs_arguments *arguments)
         return code;
     if (answer->status == NULL)
         return cs_command_fail(arguments, cs_fail(CS_INVALID, "the agent answered without a status"));
+    const bool is_asked_for_health = cs_argument_flag(arguments, "--healthy");
     if (cs_argument_flag(arguments, "--json"))
         print_status_json(answer->status);
+    else if (is_asked_for_health)
+        print_health(answer->status);
     else
         print_status(answer->status);
-    return CS_EXIT_OK;
+    return is_asked_for_health && !answer->status->is_connected ? CS_EXIT_ERROR : CS_EXIT_OK;
 }
 
 /* ---- plans ---- */

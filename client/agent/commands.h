@@ -7,6 +7,8 @@
 #define CS_CLIENT_DEFAULT_STATE "/var/lib/consilium-client"
 
 const char *client_state_folder(const cs_arguments *arguments);
+/* NULL: site.yaml in the state directory. */
+const char *client_config_path(const cs_arguments *arguments);
 
 int client_status(const cs_arguments *arguments);
 int client_plan_list(const cs_arguments *arguments);

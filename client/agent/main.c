@@ -58,7 +58,7 @@ static int run(const cs_arguments *arguments)
 
     cs_rpc_start();
     const cs_agent_config config = {.state_folder = client_state_folder(arguments),
-                                    .config_path = cs_argument(arguments, "--config")};
+                                    .config_path = client_config_path(arguments)};
     cs_agent *agent = NULL;
     cs_status status = keep_standard_descriptors();
     if (status == CS_OK)
@@ -98,7 +98,7 @@ static int join(const cs_arguments *arguments)
                                      .join_file = cs_argument(arguments, "FILE"),
                                      .proxy = cs_argument(arguments, "--proxy"),
                                      .proxy_login = login.size > 0 ? cs_buffer_text(&login) : NULL,
-                                     .site_config = cs_argument(arguments, "--config")};
+                                     .site_config = client_config_path(arguments)};
     if (status == CS_OK)
         status = do_join(arguments, &options);
     CS_AUTO(cs_string) words = NULL;
@@ -136,7 +136,7 @@ static int doctor(const cs_arguments *arguments)
 {
     cs_rpc_start();
     const cs_doctor_options options = {.state_folder = client_state_folder(arguments),
-                                       .config_path = cs_argument(arguments, "--config")};
+                                       .config_path = client_config_path(arguments)};
     const int code = cs_doctor(&options, cs_argument_flag(arguments, "--json"));
     cs_rpc_stop();
     return code;
@@ -148,7 +148,8 @@ static int doctor(const cs_arguments *arguments)
     }
 #define CONFIG_OPTION                                                                                                  \
     {                                                                                                                  \
-        "--config", "FILE", "the site's configuration (else site.yaml in the state directory)", false, false           \
+        "--config", "FILE",                                                                                            \
+            "the site's configuration (else $CONSILIUM_CONFIG, else site.yaml in the state directory)", false, false   \
     }
 #define JSON_OPTION                                                                                                    \
     {                                                                                                                  \
@@ -165,6 +166,8 @@ OPTIONS(join_options, {"FILE", NULL, "the join file that the operator made for t
         {"--proxy", "HOST:PORT", "HTTP CONNECT proxy on the way to the coordinator", false, false},
         {"--proxy-login", "FILE", "file with user:password for the proxy", false, false});
 OPTIONS(plain_options);
+OPTIONS(status_options,
+        {"--healthy", NULL, "one line: in the federation, or not and why; not is exit code 1", false, false});
 OPTIONS(show_options, {"PLAN", NULL, "a job, a plan's name, or the beginning of its hash", true, false});
 OPTIONS(approve_options, {"HASH", NULL, "the whole hash that `plan show` printed", true, false},
         {"--runs", "N", "approve N jobs with this very plan (1)", false, false});
@@ -176,7 +179,7 @@ static const cs_command commands[] = {
     {"join", "make this site's keys and get its certificate", join_options, join},
     {"doctor", "look for what stands between this site and the federation", plain_options, doctor},
     {"run", "run the agent in the foreground", run_options, run},
-    {"status", "connection, certificate, task, transcript", plain_options, client_status},
+    {"status", "connection, certificate, task, transcript", status_options, client_status},
     {"plan list", "the plans offered to this site and what was decided", plain_options, client_plan_list},
     {"plan show", "a plan, what it would do here, and its hash", show_options, client_plan_show},
     {"plan approve", "approve the plan with this hash, for one job", approve_options, client_plan_approve},

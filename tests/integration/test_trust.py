@@ -8,7 +8,7 @@ import time
 import unittest
 
 import harness
-from harness import CLIENT, ConsortiumTest, plan_yaml, run, wait_until
+from harness import CLIENT, ConsortiumTest, plan_yaml, run, site_yaml, wait_until
 
 
 def serials(site):
@@ -101,6 +101,26 @@ class EnrolmentTest(ConsortiumTest):
         refused = run([CLIENT, "run", "--state", site.folder], expect=1)
 
         self.assertIn("644", refused.stderr)
+
+
+class HealthTest(ConsortiumTest):
+    def health(self, site, expect):
+        done = site.command("status", "--healthy", expect=expect)
+        return done.stdout + done.stderr
+
+    def test_healthy_means_in_the_federation_and_the_reason_is_given_when_not(self):
+        site = self.consortium.site("mercy")
+        self.assertIn("consilium-client join", self.health(site, expect=1))
+        site.join().configure(site_yaml(site.name, self.consortium))
+        self.assertIn("does not run", self.health(site, expect=3))
+        site.start()
+        self.consortium.wait_connected(site.name)
+        self.assertIn("in the federation: mercy attends", self.health(site, expect=0))
+
+        self.consortium.server("site", "revoke", site.name)
+        wait_until(lambda: not site.json("status")["connected"], "the site to notice")
+
+        self.assertIn("revoked", self.health(site, expect=1))
 
 
 class RevocationTest(ConsortiumTest):
