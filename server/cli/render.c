@@ -67,13 +67,16 @@ static const char *participation(Consilium__V1__Participation value)
         [CONSILIUM__V1__PARTICIPATION__FOLDED] = "folded",
         [CONSILIUM__V1__PARTICIPATION__LATE] = "late",
         [CONSILIUM__V1__PARTICIPATION__EXCLUDED] = "excluded",
+        [CONSILIUM__V1__PARTICIPATION__AGREEING] = "agreeing",
+        [CONSILIUM__V1__PARTICIPATION__ALIGNING] = "aligning",
     };
     return (size_t)value < CS_COUNT(names) && names[value] ? names[value] : "unknown";
 }
 
 static bool has_percent(Consilium__V1__Participation value)
 {
-    return value >= CONSILIUM__V1__PARTICIPATION__FETCHING && value <= CONSILIUM__V1__PARTICIPATION__UPLOADING;
+    return (value >= CONSILIUM__V1__PARTICIPATION__FETCHING && value <= CONSILIUM__V1__PARTICIPATION__UPLOADING) ||
+           value == CONSILIUM__V1__PARTICIPATION__AGREEING || value == CONSILIUM__V1__PARTICIPATION__ALIGNING;
 }
 
 /* ---- JSON ---- */
@@ -141,6 +144,7 @@ static void append_site(cs_json *json, const Consilium__V1__SiteProgress *site)
     cs_json_text(json, "reason", site->reason);
     cs_json_bool(json, "connected", site->is_connected);
     cs_json_real(json, "loss", site->loss);
+    cs_json_real(json, "rate", site->rate);
     cs_json_uint(json, "rounds_folded", site->rounds_folded);
     cs_json_end(json, '}');
 }
@@ -220,6 +224,8 @@ static void append_site_line(cs_buffer *out, const Consilium__V1__SiteProgress *
         cs_buffer_append_text(out, "      ");
     if (site->loss > 0)
         cs_buffer_printf(out, "  loss %.4f", site->loss);
+    if (site->rate > 0)
+        cs_buffer_printf(out, "  %.0f points/s", site->rate);
     if (!site->is_connected)
         cs_buffer_append_text(out, "  not connected");
     if (site->reason[0])

@@ -6,8 +6,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* A worker that repeats a task may come to other bytes; a site that goes on making new ones is broken. */
-#define GRANTS_PER_TASK_MAX 16
+/* A worker that repeats a task may come to other bytes, and a sealed blob is never the same twice; a site that goes on
+ * making new ones is broken. */
+#define GRANTS_PER_TASK_MAX (4 * CS_OUTPUTS_MAX)
 
 struct grant {
     cs_hash hash;

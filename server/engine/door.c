@@ -121,6 +121,7 @@ static void door_progress(cs_engine *engine, const char *site, const Consilium__
     task->done = CS_MIN(progress->done, progress->total);
     task->total = progress->total;
     task->loss = isfinite(progress->loss) ? progress->loss : 0;
+    task->rate = isfinite(progress->rate) && progress->rate > 0 ? progress->rate : 0;
     job->has_progress = true;
 }
 
@@ -218,32 +219,39 @@ static cs_status check_evaluations(const Consilium__V1__TaskResult *result)
     return CS_OK;
 }
 
-static cs_status check_output(cs_engine *engine, const struct job *job, const cs_phase *phase, uint64_t model_size,
-                              const Consilium__V1__TaskResult *result, cs_blob_row *ret)
+static cs_status check_output(cs_engine *engine, const char *name, uint64_t most, const Consilium__V1__Blob *output)
 {
-    if (result->n_outputs != (phase->output ? 1 : 0))
-        return cs_fail(CS_INVALID, "%zu blobs, expected %d", result->n_outputs, phase->output ? 1 : 0);
-    if (!phase->output)
-        return CS_OK;
-    const Consilium__V1__Blob *output = result->outputs[0];
-    if (strcmp(output->name, phase->output) != 0)
-        return cs_fail(CS_INVALID, "the blob is not named '%s'", phase->output);
-    CS_TRY(cs_hash_from(cs_wire_bytes(output->sha256), "the blob's sha256", &ret->hash));
-    const uint64_t most = job->mode->output_max_bytes(job->plan->plan, phase, model_size);
+    cs_hash hash;
+    uint64_t size = 0;
+    if (strcmp(output->name, name) != 0)
+        return cs_fail(CS_INVALID, "the blob is not named '%s'", name);
+    CS_TRY(cs_hash_from(cs_wire_bytes(output->sha256), "the blob's sha256", &hash));
     if (output->size == 0 || output->size > most)
-        return cs_fail(CS_INVALID, "blob '%s' has %" PRIu64 " bytes, the most is %" PRIu64, phase->output, output->size,
-                       most);
-    if (!cs_blobs_has(engine->config.blobs, &ret->hash, &ret->size))
-        return cs_fail(CS_INVALID, "blob '%s' was not stored before the result", phase->output);
-    if (ret->size != output->size)
-        return cs_fail(CS_INVALID, "blob '%s' has %" PRIu64 " bytes, the result says %" PRIu64, phase->output,
-                       ret->size, output->size);
+        return cs_fail(CS_INVALID, "blob '%s' has %" PRIu64 " bytes, the most is %" PRIu64, name, output->size, most);
+    if (!cs_blobs_has(engine->config.blobs, &hash, &size))
+        return cs_fail(CS_INVALID, "blob '%s' was not stored before the result", name);
+    if (size != output->size)
+        return cs_fail(CS_INVALID, "blob '%s' has %" PRIu64 " bytes, the result says %" PRIu64, name, size,
+                       output->size);
+    return CS_OK;
+}
+
+static cs_status check_outputs(cs_engine *engine, const struct job *job, const cs_phase *phase, const char *site,
+                               uint64_t model_size, const Consilium__V1__TaskResult *result)
+{
+    char names[CS_OUTPUTS_MAX][CS_WORD_BYTES];
+    const size_t count = job_outputs(job, phase, site, names);
+    if (result->n_outputs != count)
+        return cs_fail(CS_INVALID, "%zu blobs, expected %zu", result->n_outputs, count);
+    const uint64_t most = count > 0 ? job->mode->output_max_bytes(job->plan->plan, phase, model_size) : 0;
+    for (size_t i = 0; i < count; i++)
+        CS_TRY(check_output(engine, names[i], most, result->outputs[i]));
     return CS_OK;
 }
 
 /* What can be said without opening a file. */
-static cs_status check_result(cs_engine *engine, const struct job *job, const cs_phase *phase,
-                              const Consilium__V1__TaskResult *result, size_t packed_size, cs_blob_row *ret_output)
+static cs_status check_result(cs_engine *engine, const struct job *job, const cs_phase *phase, const char *site,
+                              const Consilium__V1__TaskResult *result, size_t packed_size)
 {
     if (packed_size > RESULT_MAX_BYTES)
         return cs_fail(CS_INVALID, "a result of %zu bytes, the most is %d", packed_size, RESULT_MAX_BYTES);
@@ -260,7 +268,7 @@ static cs_status check_result(cs_engine *engine, const struct job *job, const cs
     if (!isfinite(result->loss))
         return cs_fail(CS_INVALID, "the training loss is not finite");
     CS_TRY(check_evaluations(result));
-    return check_output(engine, job, phase, has_base ? base.size : 0, result, ret_output);
+    return check_outputs(engine, job, phase, site, has_base ? base.size : 0, result);
 }
 
 static cs_status take_result(cs_engine *engine, struct job *job, struct task *task, cs_task_state state,
@@ -346,13 +354,12 @@ static cs_status answer_open_task(cs_engine *engine, struct job *job, struct tas
         door_clean_text(reason, sizeof(reason), result->reason[0] ? result->reason : "the site gave no reason");
         return take_result(engine, job, task, CS_TASK_FAILED, result, hash, cs_bytes_of(NULL, 0), reason);
     }
-    cs_blob_row output = {0};
-    const cs_status status = check_result(engine, job, phase, result, packed->size, &output);
+    const cs_status status = check_result(engine, job, phase, task->row.site, result, packed->size);
     if (status != CS_OK && status != CS_INVALID)
         return status; /* our own database */
     if (status == CS_INVALID)
         return refuse(engine, job, task, result, hash, cs_error_text());
-    if (!phase->output)
+    if (!phase->output || !job->mode->check)
         return take_result(engine, job, task, CS_TASK_ACCEPTED, result, hash, cs_buffer_view(packed), "");
 
     task->is_checking = true;

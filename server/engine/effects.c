@@ -5,6 +5,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
+#include <stdio.h>
 #include <string.h>
 
 cs_status job_base(cs_engine *engine, const struct job *job, const cs_phase *phase, uint32_t round, bool *ret_has,
@@ -56,20 +57,85 @@ static void send_offers(cs_engine *engine, struct job *job)
     }
 }
 
-/* Fills a message of a task's inputs from the round state. */
-static cs_status fill_inputs(cs_engine *engine, const struct job *job, const cs_phase *phase,
-                             cs_blob_row rows[CS_INPUTS_MAX], size_t *ret_count)
+size_t job_participants(const struct job *job, const char *site, const char **ret, size_t *ret_site)
+{
+    size_t count = 0;
+    *ret_site = SIZE_MAX;
+    for (size_t i = 0; i < job->members_count; i++) {
+        if (!job->members[i].is_participant)
+            continue;
+        if (strcmp(job->members[i].row.site, site) == 0)
+            *ret_site = count;
+        ret[count++] = job->members[i].row.site;
+    }
+    return count;
+}
+
+static cs_status add_routes(cs_engine *engine, const struct job *job, const cs_phase *phase, const char *const *names,
+                            size_t names_count, size_t site, cs_blob_row rows[CS_INPUTS_MAX], size_t *count)
+{
+    cs_route routes[CS_INPUTS_MAX];
+    const size_t routes_count = job->mode->routes(plan_of(job), phase, names, names_count, site, routes);
+    for (size_t i = 0; i < routes_count && *count < CS_INPUTS_MAX; i++) {
+        cs_blob_row *row = &rows[(*count)++];
+        CS_TRY(cs_jobs_blob_find(engine->store, job->row.id, job->row.round, routes[i].phase->name,
+                                 names[routes[i].site], routes[i].output, row));
+        memcpy(row->name, routes[i].name, sizeof(row->name));
+    }
+    return CS_OK;
+}
+
+cs_status job_inputs(cs_engine *engine, const struct job *job, const cs_phase *phase, const char *site,
+                     cs_blob_row rows[CS_INPUTS_MAX], size_t *ret_count)
 {
     cs_input inputs[CS_INPUTS_MAX];
     *ret_count = job->mode->inputs(plan_of(job), job->row.round, phase, inputs);
     for (size_t i = 0; i < *ret_count; i++)
         CS_TRY(cs_jobs_blob_find(engine->store, job->row.id, inputs[i].round, "", "", inputs[i].name, &rows[i]));
-    return CS_OK;
+    if (!job->mode->routes)
+        return CS_OK;
+    const char **names = cs_alloc_array(job->members_count + 1, sizeof(*names));
+    size_t index = 0;
+    const size_t count = job_participants(job, site, names, &index);
+    const cs_status status =
+        index < count ? add_routes(engine, job, phase, names, count, index, rows, ret_count) : CS_OK;
+    cs_free(names);
+    return status;
 }
 
-static void send_task(cs_engine *engine, const struct job *job, struct task *task, const struct session *session,
-                      Consilium__V1__TaskAssignment *assignment)
+size_t job_outputs(const struct job *job, const cs_phase *phase, const char *site,
+                   char ret[CS_OUTPUTS_MAX][CS_WORD_BYTES])
 {
+    if (!job->mode->outputs) {
+        if (phase->output)
+            snprintf(ret[0], CS_WORD_BYTES, "%s", phase->output);
+        return phase->output ? 1 : 0;
+    }
+    const char **names = cs_alloc_array(job->members_count + 1, sizeof(*names));
+    size_t index = 0;
+    const size_t participants = job_participants(job, site, names, &index);
+    const size_t count =
+        index < participants ? job->mode->outputs(plan_of(job), phase, names, participants, index, ret) : 0;
+    cs_free(names);
+    return count;
+}
+
+static cs_status send_task(cs_engine *engine, const struct job *job, const cs_phase *phase, struct task *task,
+                           const struct session *session, Consilium__V1__TaskAssignment *assignment)
+{
+    cs_blob_row rows[CS_INPUTS_MAX];
+    CS_TRY(job_inputs(engine, job, phase, task->row.site, rows, &assignment->n_inputs));
+    Consilium__V1__Blob blobs[CS_INPUTS_MAX];
+    Consilium__V1__Blob *inputs[CS_INPUTS_MAX];
+    for (size_t i = 0; i < assignment->n_inputs; i++) {
+        consilium__v1__blob__init(&blobs[i]);
+        blobs[i].name = rows[i].name;
+        blobs[i].sha256 = cs_wire_data(rows[i].hash.bytes, CS_HASH_BYTES);
+        blobs[i].size = rows[i].size;
+        inputs[i] = &blobs[i];
+    }
+    assignment->inputs = inputs;
+
     Consilium__V1__CoordinatorMessage message = CONSILIUM__V1__COORDINATOR_MESSAGE__INIT;
     message.body_case = CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_TASK;
     message.task = assignment;
@@ -78,28 +144,16 @@ static void send_task(cs_engine *engine, const struct job *job, struct task *tas
         cs_log(CS_LOG_DEBUG, "engine", "task given", CS_S("job", job->row.name), CS_I("round", job->row.round),
                CS_S("phase", task->row.phase), CS_S("site", task->row.site));
     }
+    return CS_OK;
 }
 
 static cs_status send_tasks(cs_engine *engine, struct job *job)
 {
     const cs_phase *phase = job_phase(job);
-    cs_blob_row rows[CS_INPUTS_MAX];
-    size_t count = 0;
-    CS_TRY(fill_inputs(engine, job, phase, rows, &count));
-
     Consilium__V1__TaskKey key = CONSILIUM__V1__TASK_KEY__INIT;
     key.job = job->row.name;
     key.round = job->row.round;
     key.phase = (char *)(uintptr_t)phase->name;
-    Consilium__V1__Blob blobs[CS_INPUTS_MAX];
-    Consilium__V1__Blob *inputs[CS_INPUTS_MAX];
-    for (size_t i = 0; i < count; i++) {
-        consilium__v1__blob__init(&blobs[i]);
-        blobs[i].name = rows[i].name;
-        blobs[i].sha256 = cs_wire_data(rows[i].hash.bytes, CS_HASH_BYTES);
-        blobs[i].size = rows[i].size;
-        inputs[i] = &blobs[i];
-    }
     char **participants = cs_alloc_array(job->members_count, sizeof(char *));
     Consilium__V1__TaskAssignment assignment = CONSILIUM__V1__TASK_ASSIGNMENT__INIT;
     for (size_t i = 0; i < job->members_count; i++) {
@@ -108,19 +162,18 @@ static cs_status send_tasks(cs_engine *engine, struct job *job)
     }
     assignment.key = &key;
     assignment.plan_sha256 = cs_wire_data(job->row.plan_hash.bytes, CS_HASH_BYTES);
-    assignment.inputs = inputs;
-    assignment.n_inputs = count;
     assignment.participants = participants;
     assignment.remaining_ms = (uint64_t)CS_MAX(job->deadline_at_ms - cs_clock_monotonic_ms(), (int64_t)0);
 
-    for (size_t i = 0; i < job->tasks_count; i++) {
+    cs_status status = CS_OK;
+    for (size_t i = 0; i < job->tasks_count && status == CS_OK; i++) {
         struct task *task = &job->tasks[i];
         const struct session *session = engine_session(engine, task->row.site);
         if (task->row.state == CS_TASK_OPEN && !task->is_checking && session && task->sent_session != session->number)
-            send_task(engine, job, task, session, &assignment);
+            status = send_task(engine, job, phase, task, session, &assignment);
     }
     cs_free(participants);
-    return CS_OK;
+    return status;
 }
 
 static cs_status fold_source_of(cs_engine *engine, const struct job *job, const cs_phase *phase,
@@ -133,7 +186,7 @@ static cs_status fold_source_of(cs_engine *engine, const struct job *job, const 
     CS_TRY(report_unpack(task, arena, &result));
     if (phase->states_samples && plan_of(job)->aggregation.weights == CS_WEIGHTS_SAMPLES)
         ret->weight = (double)result->samples;
-    if (!phase->output)
+    if (!phase->makes)
         return CS_OK;
     cs_blob_row blob;
     CS_TRY(

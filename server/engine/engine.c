@@ -276,26 +276,24 @@ static size_t max_tasks(const cs_engine *engine)
 static cs_status fill_access(cs_engine *engine, const struct job *job, struct access_entry *entries, size_t *count)
 {
     const cs_phase *phase = job_phase(job);
-    cs_input inputs[CS_INPUTS_MAX];
-    const size_t inputs_count = job->mode->inputs(job->plan->plan, job->row.round, phase, inputs);
-    struct access_entry entry = {.round = job->row.round, .inputs_count = inputs_count};
-    uint64_t model_size = 0;
-    for (size_t i = 0; i < inputs_count; i++) {
-        cs_blob_row blob;
-        CS_TRY(cs_jobs_blob_find(engine->store, job->row.id, inputs[i].round, "", "", inputs[i].name, &blob));
-        entry.inputs[i] = blob.hash;
-        if (strcmp(inputs[i].name, CS_BLOB_MODEL) == 0)
-            model_size = blob.size;
-    }
-    if (phase->output)
-        entry.output_max_bytes = job->mode->output_max_bytes(job->plan->plan, phase, model_size);
-    memcpy(entry.job, job->row.name, sizeof(entry.job));
-    snprintf(entry.phase, sizeof(entry.phase), "%s", phase->name);
     for (size_t i = 0; i < job->tasks_count; i++) {
         if (job->tasks[i].row.state != CS_TASK_OPEN && job->tasks[i].row.state != CS_TASK_ACCEPTED)
             continue;
-        entries[*count] = entry;
-        memcpy(entries[*count].site, job->tasks[i].row.site, sizeof(entry.site));
+        struct access_entry *entry = &entries[*count];
+        *entry = (struct access_entry){.round = job->row.round};
+        cs_blob_row blobs[CS_INPUTS_MAX];
+        CS_TRY(job_inputs(engine, job, phase, job->tasks[i].row.site, blobs, &entry->inputs_count));
+        uint64_t model_size = 0;
+        for (size_t n = 0; n < entry->inputs_count; n++) {
+            entry->inputs[n] = blobs[n].hash;
+            if (strcmp(blobs[n].name, CS_BLOB_MODEL) == 0)
+                model_size = blobs[n].size;
+        }
+        if (phase->output)
+            entry->output_max_bytes = job->mode->output_max_bytes(job->plan->plan, phase, model_size);
+        memcpy(entry->job, job->row.name, sizeof(entry->job));
+        snprintf(entry->phase, sizeof(entry->phase), "%s", phase->name);
+        memcpy(entry->site, job->tasks[i].row.site, sizeof(entry->site));
         (*count)++;
     }
     return CS_OK;

@@ -48,7 +48,7 @@ struct task {
     /* Progress: in memory only. */
     Consilium__V1__Stage stage;
     uint64_t done, total;
-    double loss;
+    double loss, rate;
 };
 
 struct job {
@@ -100,6 +100,15 @@ int64_t job_wake_ms(cs_engine *engine, const struct job *job, int64_t now_ms);
 /* Writes the rest of the running deadline. */
 CS_MUST_CHECK cs_status job_save_remaining(cs_engine *engine, struct job *job, int64_t now_ms);
 CS_MUST_CHECK cs_status job_new(cs_engine *engine, cs_bytes plan, const char *source, struct job **ret);
+/* The names of the round's participants, in order; `ret` holds members_count. Returns their number; `ret_site`: which
+ * one `site` is. */
+size_t job_participants(const struct job *job, const char *site, const char **ret, size_t *ret_site);
+/* The blobs that the task of this site is given: the mode's inputs, then what other sites' tasks brought for it. */
+CS_MUST_CHECK cs_status job_inputs(cs_engine *engine, const struct job *job, const cs_phase *phase, const char *site,
+                                   cs_blob_row rows[CS_INPUTS_MAX], size_t *ret_count);
+/* The names of the blobs that the result of this site's task brings. */
+size_t job_outputs(const struct job *job, const cs_phase *phase, const char *site,
+                   char ret[CS_OUTPUTS_MAX][CS_WORD_BYTES]);
 /* The model that the open phase's tasks are given; false where there is none. */
 CS_MUST_CHECK cs_status job_base(cs_engine *engine, const struct job *job, const cs_phase *phase, uint32_t round,
                                  bool *ret_has, uint32_t *ret_round, cs_blob_row *ret);

@@ -146,7 +146,7 @@ static unsigned facts_of_phase(const struct job *job, const cs_phase *phase)
         accepted += job->tasks[i].row.state == CS_TASK_ACCEPTED;
     }
     bool has_required = true;
-    for (size_t i = 0; i < job->members_count && !phase->is_for_one; i++) {
+    for (size_t i = 0; i < job->members_count && !phase->is_for_one && !phase->is_for_some; i++) {
         if (!job->members[i].is_required)
             continue;
         const struct task *task = job_task(job, job->members[i].row.site);
@@ -331,12 +331,16 @@ static cs_status assign(cs_engine *engine, struct job *job)
     const cs_phase *phase = job_phase(job);
     size_t *candidates = cs_alloc_array(job->members_count, sizeof(size_t));
     size_t *chosen = cs_alloc_array(job->members_count, sizeof(size_t));
+    const char **names = cs_alloc_array(job->members_count, sizeof(*names));
     size_t count = 0;
     for (size_t i = 0; i < job->members_count; i++) {
-        if (is_candidate(job, &job->members[i]))
-            candidates[count++] = i;
+        if (!is_candidate(job, &job->members[i]))
+            continue;
+        names[count] = job->members[i].row.site;
+        candidates[count++] = i;
     }
-    const size_t chosen_count = count > 0 ? job->mode->sites(phase, count, chosen) : 0;
+    const size_t chosen_count = count > 0 ? job->mode->sites(plan_of(job), phase, names, count, chosen) : 0;
+    cs_free(names);
     job->tasks = cs_realloc(job->tasks, (job->tasks_count + chosen_count + 1) * sizeof(*job->tasks));
     cs_status status = CS_OK;
     for (size_t i = 0; i < chosen_count && status == CS_OK; i++) {
@@ -510,6 +514,9 @@ static cs_status end_job(cs_engine *engine, struct job *job, int outcome)
     engine->wants_collect = true;
     engine->collect_at_ms = 0; /* at once: nothing fast follows */
     engine->access_changed = true;
+    /* What went from site to site opens for nobody any more: the sites wipe their keys when they hear of the end. */
+    if (job->mode->routes)
+        CS_TRY(cs_jobs_drop_updates(engine->store, job->row.id, job->row.round + 1));
     return record_ended(engine, job);
 }
 

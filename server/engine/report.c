@@ -241,6 +241,10 @@ static Consilium__V1__Participation stage_of(const struct task *task)
         return CONSILIUM__V1__PARTICIPATION__EVALUATING;
     case CONSILIUM__V1__STAGE__STAGE_UPLOADING:
         return CONSILIUM__V1__PARTICIPATION__UPLOADING;
+    case CONSILIUM__V1__STAGE__STAGE_AGREEING:
+        return CONSILIUM__V1__PARTICIPATION__AGREEING;
+    case CONSILIUM__V1__STAGE__STAGE_ALIGNING:
+        return CONSILIUM__V1__PARTICIPATION__ALIGNING;
     default:
         return CONSILIUM__V1__PARTICIPATION__READY;
     }
@@ -281,6 +285,7 @@ static void describe_task(const struct task *task, Consilium__V1__SiteProgress *
         return;
     }
     ret->participation = stage_of(task);
+    ret->rate = task->rate;
     ret->percent = task->total > 0 ? 100.0 * (double)task->done / (double)task->total : 0;
 }
 

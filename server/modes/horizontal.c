@@ -41,8 +41,11 @@ static size_t horizontal_phases(const cs_plan *plan, uint32_t round, const cs_ph
     return count;
 }
 
-static size_t horizontal_sites(const cs_phase *phase, size_t count, size_t *ret)
+static size_t horizontal_sites(const cs_plan *plan, const cs_phase *phase, const char *const *names, size_t count,
+                               size_t *ret)
 {
+    (void)plan;
+    (void)names;
     const size_t taken = phase->is_for_one ? CS_MIN(count, (size_t)1) : count;
     for (size_t i = 0; i < taken; i++)
         ret[i] = i;

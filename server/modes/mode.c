@@ -7,7 +7,7 @@ const cs_mode *cs_mode_of(const cs_plan *plan)
     case CS_HORIZONTAL:
         return &cs_mode_horizontal;
     case CS_VERTICAL:
-        break;
+        return &cs_mode_vertical;
     }
     return NULL;
 }

@@ -59,11 +59,11 @@ static void a_task_may_store_only_so_many_different_blobs(void **state)
     const cs_hash first = cs_sha256(cs_bytes_of("\0", 1));
     publish_one(access, "heart", &first);
 
-    for (uint8_t i = 0; i < 16; i++) {
+    for (uint8_t i = 0; i < 4 * CS_OUTPUTS_MAX; i++) {
         const cs_hash blob = cs_sha256(cs_bytes_of(&i, 1));
         assert_int_equal(access_may_store(access, "mercy", &key, &blob, 1), CS_OK);
     }
-    const cs_hash one_more = cs_sha256(cs_bytes_of("\x10", 1));
+    const cs_hash one_more = cs_sha256(cs_bytes_of("\xff", 1));
     assert_int_equal(access_may_store(access, "mercy", &key, &one_more, 1), CS_DENIED);
     assert_int_equal(access_may_store(access, "mercy", &key, &first, 1), CS_OK);
     access_free(access);

@@ -56,10 +56,11 @@ static void one_site_initializes_and_all_do_the_rest(void **state)
     CS_AUTO_PTR(cs_plan) plan = read_plan("federated", "");
     const cs_mode *mode = cs_mode_of(plan);
     size_t sites[4];
+    static const char *const names[] = {"a", "b", "c", "d"};
 
-    assert_int_equal(mode->sites(phase_of(plan, 0, 0), 4, sites), 1);
+    assert_int_equal(mode->sites(plan, phase_of(plan, 0, 0), names, 4, sites), 1);
     assert_int_equal(sites[0], 0);
-    assert_int_equal(mode->sites(phase_of(plan, 1, 0), 4, sites), 4);
+    assert_int_equal(mode->sites(plan, phase_of(plan, 1, 0), names, 4, sites), 4);
     assert_int_equal(sites[3], 3);
     assert_int_equal(mode->minimum(plan, phase_of(plan, 0, 0)), 1);
     assert_int_equal(mode->minimum(plan, phase_of(plan, 1, 0)), 3);
