@@ -1,5 +1,5 @@
-/* SHA-256 through OpenSSL's EVP, which uses the processor's own instructions. Called by everything that names bytes by
- * their hash. Any thread. */
+/* SHA-256 and SHA-512 through OpenSSL's EVP, which uses the processor's own instructions. Called by everything that
+ * names bytes by their hash. Any thread. */
 #include "common/crypto/digest.h"
 
 #include "common/base/file.h"
@@ -18,27 +18,33 @@ struct cs_digest {
     EVP_MD_CTX *context;
 };
 
-static EVP_MD *sha256;
+static EVP_MD *sha256, *sha512;
 
-static void fetch_sha256(void)
+static void fetch(void)
 {
     sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    sha512 = EVP_MD_fetch(NULL, "SHA512", NULL);
 }
 
 /* Fetched once: a fetch for each digest costs more than hashing a small message. */
-static const EVP_MD *algorithm(void)
+static void fetch_once(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, fetch_sha256);
+    pthread_once(&once, fetch);
+}
+
+static const EVP_MD *algorithm(void)
+{
+    fetch_once();
     return sha256;
 }
 
-/* Without SHA-256 nothing here can be trusted, and no caller could go on. */
+/* Without these digests nothing here can be trusted, and no caller could go on. */
 static void must(int openssl_result)
 {
     if (openssl_result == 1)
         return;
-    fputs("consilium: OpenSSL cannot compute SHA-256 (broken installation or out of memory)\n", stderr);
+    fputs("consilium: OpenSSL cannot compute SHA-256 or SHA-512 (broken installation or out of memory)\n", stderr);
     abort();
 }
 
@@ -117,6 +123,19 @@ void cs_digest_free(cs_digest *digest)
         return;
     EVP_MD_CTX_free(digest->context);
     cs_free(digest);
+}
+
+void cs_sha512(const cs_bytes *parts, size_t count, uint8_t out[CS_SHA512_BYTES])
+{
+    fetch_once();
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    must(context != NULL);
+    must(EVP_DigestInit_ex2(context, sha512, NULL));
+    for (size_t i = 0; i < count; i++)
+        if (parts[i].size > 0)
+            must(EVP_DigestUpdate(context, parts[i].data, parts[i].size));
+    must(EVP_DigestFinal_ex(context, out, NULL));
+    EVP_MD_CTX_free(context);
 }
 
 cs_status cs_sha256_file(const char *path, cs_hash *ret, uint64_t *ret_size)

@@ -1,4 +1,4 @@
-/* SHA-256 (OpenSSL) and the hash type that names blobs, plans and models. Any thread. */
+/* SHA-256 (OpenSSL) and the hash type that names blobs, plans and models; SHA-512. Any thread. */
 #ifndef CS_CRYPTO_DIGEST_H
 #define CS_CRYPTO_DIGEST_H
 
@@ -31,6 +31,10 @@ void cs_digest_add(cs_digest *digest, const void *data, size_t size);
 cs_hash cs_digest_end(cs_digest *digest);
 void cs_digest_free(cs_digest *digest);
 CS_DEFINE_AUTO_PTR(cs_digest)
+
+/* SHA-512 of the parts one after the other, for what a standard builds on it (RFC 9380's hash to a curve). */
+#define CS_SHA512_BYTES 64
+void cs_sha512(const cs_bytes *parts, size_t count, uint8_t out[CS_SHA512_BYTES]);
 
 /* Streams the file through the digest. */
 CS_MUST_CHECK cs_status cs_sha256_file(const char *path, cs_hash *ret, uint64_t *ret_size);
