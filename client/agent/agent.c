@@ -76,31 +76,52 @@ struct question {
     const Consilium__V1__ControlRequest *request;
     cs_arena *arena;
     Consilium__V1__ControlAnswer *answer;
+    cs_metrics_page *page; /* or this: the page of metrics is asked for */
+    cs_status status;      /* of the page */
+    char error[CS_ERROR_TEXT_BYTES];
     pthread_mutex_t done_lock;
     pthread_cond_t done_changed;
     bool is_done; /* guarded by done_lock */
 };
 
+/* Posts the question and waits until the agent thread has answered. */
+static void ask_and_wait(cs_agent *agent, struct question *question)
+{
+    pthread_mutex_init(&question->done_lock, NULL);
+    cs_condition_init(&question->done_changed);
+    struct event *event = cs_alloc(sizeof(*event));
+    event->kind = EVENT_CONTROL;
+    event->question = question;
+    agent_tell(agent, event);
+    pthread_mutex_lock(&question->done_lock);
+    while (!question->is_done)
+        cs_condition_wait(&question->done_changed, &question->done_lock, -1);
+    pthread_mutex_unlock(&question->done_lock);
+    pthread_cond_destroy(&question->done_changed);
+    pthread_mutex_destroy(&question->done_lock);
+}
+
 static const Consilium__V1__ControlAnswer *ask_agent(void *self, const Consilium__V1__ControlRequest *request,
                                                      cs_arena *arena)
 {
-    cs_agent *agent = self;
     struct question question = {.request = request, .arena = arena};
     question.answer = cs_arena_alloc(arena, sizeof(*question.answer));
     consilium__v1__control_answer__init(question.answer);
-    pthread_mutex_init(&question.done_lock, NULL);
-    cs_condition_init(&question.done_changed);
-    struct event *event = cs_alloc(sizeof(*event));
-    event->kind = EVENT_CONTROL;
-    event->question = &question;
-    agent_tell(agent, event);
-    pthread_mutex_lock(&question.done_lock);
-    while (!question.is_done)
-        cs_condition_wait(&question.done_changed, &question.done_lock, -1);
-    pthread_mutex_unlock(&question.done_lock);
-    pthread_cond_destroy(&question.done_changed);
-    pthread_mutex_destroy(&question.done_lock);
+    ask_and_wait(self, &question);
     return question.answer;
+}
+
+/* On the responder's thread. What takes the disk is looked up there and holds nobody else up. */
+static cs_status fill_metrics(void *self, cs_metrics_page *page)
+{
+    cs_agent *agent = self;
+    struct question question = {.page = page};
+    ask_and_wait(agent, &question);
+    if (question.status != CS_OK)
+        return cs_fail(question.status, "%s", question.error);
+    cs_metrics_disk_free(page, agent->state_folder);
+    cs_metrics_process(page, "consilium-client", agent->started_wall_ms);
+    return CS_OK;
 }
 
 /* ---- small things for all ---- */
@@ -281,6 +302,7 @@ static void session_up(cs_agent *agent, cs_session *session)
     }
     agent->current = session;
     agent->session_number++;
+    agent->counts.sessions++;
     agent->opening = NULL;
     agent->wants_new_session = false;
     agent->attempts = 0;
@@ -537,8 +559,12 @@ static cs_status answer_request(cs_agent *agent, struct question *question)
 
 static void answer(cs_agent *agent, struct question *question)
 {
-    const cs_status status = answer_request(agent, question);
-    if (status != CS_OK) {
+    const cs_status status =
+        question->page != NULL ? agent_measure(agent, question->page) : answer_request(agent, question);
+    if (question->page != NULL) {
+        question->status = status;
+        snprintf(question->error, sizeof(question->error), "%s", status == CS_OK ? "" : cs_error_text());
+    } else if (status != CS_OK) {
         char *sentence = cs_arena_strdup(question->arena, cs_error_text());
         consilium__v1__control_answer__init(question->answer);
         question->answer->code = (uint32_t)status;
@@ -578,6 +604,7 @@ static void worker_said(cs_agent *agent, const struct event *event)
 {
     cs_log(CS_LOG_INFO, "agent", "worker", CS_S("confinement", event->text),
            CS_S("build", event->build != NULL ? event->build : ""));
+    agent->counts.workers_started += event->build != NULL;
     const bool is_news = agent->confinement == NULL || strcmp(agent->confinement, event->text) != 0;
     set_text(&agent->confinement, event->text);
     if (event->build != NULL)
@@ -776,7 +803,19 @@ static cs_status prepare(cs_agent *agent, const cs_agent_config *config)
     agent->idle_check_at_ms = cs_clock_monotonic_ms() + IDLE_CHECK_MS;
     CS_TRY(members_restore(agent));
     CS_TRY(tasks_restore(agent));
+    agent->started_wall_ms = cs_clock_wall_ms();
     return cs_control_start(agent->state_folder, ask_agent, agent, &agent->control);
+}
+
+/* Once the agent thread can answer. */
+static cs_status start_metrics(cs_agent *agent)
+{
+    if (agent->config->metrics == NULL)
+        return CS_OK;
+    const cs_metrics_config config = {.address = agent->config->metrics, .fill = fill_metrics, .self = agent};
+    CS_TRY(cs_metrics_start(&config, &agent->metrics));
+    cs_log(CS_LOG_INFO, "agent", "metrics", CS_I("port", cs_metrics_port(agent->metrics)));
+    return CS_OK;
 }
 
 cs_status cs_agent_start(const cs_agent_config *config, cs_agent **ret)
@@ -793,6 +832,12 @@ cs_status cs_agent_start(const cs_agent_config *config, cs_agent **ret)
     lane_start(&agent->work, agent, LANE_ERRANDS);
     if (pthread_create(&agent->thread, NULL, run_agent, agent) != 0)
         abort(); /* no thread at all: nothing this process could still do */
+    const cs_status measured = start_metrics(agent);
+    if (measured != CS_OK) {
+        CS_AUTO(cs_string) sentence = cs_strdup(cs_error_text());
+        cs_agent_stop(agent);
+        return cs_fail(measured, "%s", sentence);
+    }
     *ret = agent;
     return CS_OK;
 }
@@ -802,6 +847,7 @@ void cs_agent_stop(cs_agent *agent)
     if (agent == NULL)
         return;
     cs_control_stop(agent->control); /* while the agent thread can still answer */
+    cs_metrics_stop(agent->metrics);
     struct event *event = cs_alloc(sizeof(*event));
     event->kind = EVENT_STOP;
     agent_tell(agent, event);

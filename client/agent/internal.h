@@ -17,6 +17,7 @@
 #include "common/base/mailbox.h"
 #include "common/config/site.h"
 #include "common/crypto/roster.h"
+#include "common/metrics/responder.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -62,6 +63,7 @@ struct task {
     bool is_in_flight;        /* a lane has it: the fields below the line are the lane's */
     bool is_dropped;          /* forgotten once it comes back */
     bool is_acknowledged;     /* while it was in flight */
+    bool has_failed;          /* the result says so */
     atomic_bool is_cancelled; /* any thread */
     uint32_t repeats;
     int64_t due_ms;     /* not before */
@@ -81,6 +83,10 @@ struct task {
     int64_t progress_ms; /* when the last progress went out */
     int progress_stage;
 };
+
+/* Of enum Verdict: unknown, accepted, refused, late, conflict. */
+#define VERDICTS (CONSILIUM__V1__VERDICT__VERDICT_CONFLICT + 1)
+const char *verdict_word(Consilium__V1__Verdict verdict);
 
 /* What other threads tell the agent thread. */
 struct event {
@@ -136,6 +142,8 @@ struct cs_agent {
     cs_supervisor *supervisor; /* work lane; cancel, kill, stop: agent thread */
     cs_mailbox *inbox;         /* of struct event */
     cs_control *control;
+    cs_metrics_responder *metrics; /* NULL: not served */
+    int64_t started_wall_ms;
     pthread_t thread;
     struct lane transfers, work;
     cs_fd lock;
@@ -174,7 +182,19 @@ struct cs_agent {
     uint64_t shown_done, shown_total;
     bool wants_collection;
     int64_t collected_ms;
+
+    /* Since the start, for the page of metrics. */
+    struct {
+        uint64_t sessions;
+        uint64_t workers_started, workers_lost;
+        uint64_t tasks_done, tasks_failed;
+        uint64_t answers[VERDICTS];
+    } counts;
 };
+
+/* ---- measure.c ---- */
+/* Fills the page of metrics. Agent thread. */
+CS_MUST_CHECK cs_status agent_measure(cs_agent *agent, cs_metrics_page *page);
 
 /* ---- offers.c ---- */
 void offers_receive(cs_agent *agent, const Consilium__V1__JobOffer *offer);

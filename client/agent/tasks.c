@@ -194,6 +194,7 @@ static cs_status store_result(cs_agent *agent, struct task *task)
         .job = task->job, .phase = task->phase, .round = task->round, .packed = cs_buffer_view(&task->result)};
     CS_TRY(cs_records_put_result(agent->records, &record, task->blobs, task->blobs_count));
     CS_FAILPOINT("agent.result.stored");
+    *(task->has_failed ? &agent->counts.tasks_failed : &agent->counts.tasks_done) += 1;
     cs_arena_free(task->arena);
     task->arena = NULL;
     task->assignment = NULL;
@@ -206,6 +207,7 @@ static cs_status store_result(cs_agent *agent, struct task *task)
 
 static void make_failed(struct task *task)
 {
+    task->has_failed = true;
     char reason[CS_REASON_MAX];
     text_for_coordinator(task->sentence, reason);
     Consilium__V1__TaskKey key = CONSILIUM__V1__TASK_KEY__INIT;
@@ -466,6 +468,7 @@ static void step_failed(cs_agent *agent, struct task *task)
     cs_log(CS_LOG_WARN, "agent", "step of a task failed", CS_S("job", task->job), CS_I("round", task->round),
            CS_S("phase", task->phase), CS_I("repeats", task->repeats), CS_S("reason", task->sentence));
     const bool is_transfer = task->step != STEP_RUN;
+    agent->counts.workers_lost += !is_transfer && task->is_worth_repeating;
     /* A broken line is waited for as long as it takes; a lost worker or a clear no only so often. */
     if (is_transfer && task->is_worth_repeating) {
         wait_and_repeat(task);
@@ -524,9 +527,9 @@ void tasks_step_done(cs_agent *agent, struct task *task)
 
 /* ---- ends ---- */
 
-static const char *verdict_word(Consilium__V1__Verdict verdict)
+const char *verdict_word(Consilium__V1__Verdict verdict)
 {
-    static const char *const words[] = {"unknown", "accepted", "refused", "late", "conflict"};
+    static const char *const words[VERDICTS] = {"unknown", "accepted", "refused", "late", "conflict"};
     return (size_t)verdict < CS_COUNT(words) ? words[verdict] : words[0];
 }
 
@@ -538,6 +541,7 @@ void tasks_acknowledge(cs_agent *agent, const Consilium__V1__ResultAck *ack)
     cs_log(ack->verdict == CONSILIUM__V1__VERDICT__VERDICT_ACCEPTED ? CS_LOG_INFO : CS_LOG_WARN, "agent",
            "result answered", CS_S("job", task->job), CS_I("round", task->round), CS_S("phase", task->phase),
            CS_S("verdict", verdict_word(ack->verdict)), CS_S("reason", ack->reason));
+    agent->counts.answers[(size_t)ack->verdict < VERDICTS ? ack->verdict : 0]++;
     CS_AUTO(cs_string) key = cs_format("acknowledged:%s", task->name);
     CS_AUTO(cs_buffer) fields = CS_BUFFER_EMPTY;
     cs_json json = cs_json_to(&fields);

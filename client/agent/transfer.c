@@ -5,6 +5,7 @@
 #include "common/base/failpoint.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define FETCH_PATH "/consilium.v1.Federation/FetchBlob"
 #define STORE_PATH "/consilium.v1.Federation/StoreBlob"
@@ -17,6 +18,7 @@ struct cs_transfer {
     pthread_mutex_t stream_lock;
     cs_rpc_stream *stream; /* guarded by stream_lock: the one under way */
     bool is_stopped;       /* guarded by stream_lock */
+    atomic_uint_least64_t received, sent;
 };
 
 cs_transfer *cs_transfer_new(cs_blobs *blobs)
@@ -33,6 +35,12 @@ void cs_transfer_free(cs_transfer *transfer)
         return;
     pthread_mutex_destroy(&transfer->stream_lock);
     cs_free(transfer);
+}
+
+void cs_transfer_bytes(const cs_transfer *transfer, uint64_t *ret_received, uint64_t *ret_sent)
+{
+    *ret_received = atomic_load(&transfer->received);
+    *ret_sent = atomic_load(&transfer->sent);
 }
 
 void cs_transfer_stop(cs_transfer *transfer)
@@ -108,8 +116,8 @@ static cs_status take_chunk(cs_upload *upload, const Consilium__V1__BlobChunk *c
     return CS_OK;
 }
 
-static cs_status receive(cs_rpc_stream *stream, cs_upload *upload, uint64_t size, uint64_t offset,
-                         cs_transfer_progress progress, void *self)
+static cs_status receive(cs_transfer *transfer, cs_rpc_stream *stream, cs_upload *upload, uint64_t size,
+                         uint64_t offset, cs_transfer_progress progress, void *self)
 {
     bool is_first = true;
     while (is_first || offset < size) {
@@ -132,6 +140,7 @@ static cs_status receive(cs_rpc_stream *stream, cs_upload *upload, uint64_t size
         /* The first message may be only the greeting. */
         if (!is_first || chunk->data.len > 0)
             CS_TRY(take_chunk(upload, chunk, size, &offset));
+        atomic_fetch_add(&transfer->received, (uint64_t)chunk->data.len);
         is_first = false;
         if (!progress(self, offset, size))
             return cs_fail(CS_CANCELLED, "the task was cancelled");
@@ -161,7 +170,7 @@ cs_status cs_transfer_fetch(cs_transfer *transfer, cs_link *link, const Consiliu
         if (status == CS_OK)
             status = cs_rpc_stream_writes_done(stream);
         if (status == CS_OK || status == CS_DONE)
-            status = receive(stream, upload, blob->size, offset, progress, self);
+            status = receive(transfer, stream, upload, blob->size, offset, progress, self);
         close_stream(transfer);
         if (status != CS_OK)
             return cs_wrap(status, "blob '%.64s'", blob->name);
@@ -181,7 +190,7 @@ static cs_status read_ack(cs_rpc_stream *stream, cs_arena *arena, Consilium__V1_
     return CS_OK;
 }
 
-static cs_status send_bytes(cs_rpc_stream *stream, int fd, uint64_t offset, uint64_t size,
+static cs_status send_bytes(cs_transfer *transfer, cs_rpc_stream *stream, int fd, uint64_t offset, uint64_t size,
                             cs_transfer_progress progress, void *self)
 {
     CS_AUTO(cs_buffer) chunk = CS_BUFFER_EMPTY;
@@ -194,6 +203,7 @@ static cs_status send_bytes(cs_rpc_stream *stream, int fd, uint64_t offset, uint
         request.data = cs_wire_data(chunk.data, count);
         CS_TRY(write_message(stream, &request.base));
         offset += count;
+        atomic_fetch_add(&transfer->sent, (uint64_t)count);
         CS_FAILPOINT("agent.store.chunk");
         if (!progress(self, offset, size))
             return cs_fail(CS_CANCELLED, "the task was cancelled");
@@ -201,8 +211,8 @@ static cs_status send_bytes(cs_rpc_stream *stream, int fd, uint64_t offset, uint
     return cs_rpc_stream_writes_done(stream);
 }
 
-static cs_status send_blob(cs_rpc_stream *stream, const Consilium__V1__TaskKey *task, const Consilium__V1__Blob *blob,
-                           int fd, cs_transfer_progress progress, void *self)
+static cs_status send_blob(cs_transfer *transfer, cs_rpc_stream *stream, const Consilium__V1__TaskKey *task,
+                           const Consilium__V1__Blob *blob, int fd, cs_transfer_progress progress, void *self)
 {
     Consilium__V1__StoreBlobRequest request = CONSILIUM__V1__STORE_BLOB_REQUEST__INIT;
     request.hello = cs_wire_hello();
@@ -222,7 +232,7 @@ static cs_status send_blob(cs_rpc_stream *stream, const Consilium__V1__TaskKey *
     if (ack->durable_offset > blob->size)
         return cs_fail(CS_INVALID, "the coordinator acknowledges %llu of %llu bytes",
                        (unsigned long long)ack->durable_offset, (unsigned long long)blob->size);
-    const cs_status sent = send_bytes(stream, fd, ack->durable_offset, blob->size, progress, self);
+    const cs_status sent = send_bytes(transfer, stream, fd, ack->durable_offset, blob->size, progress, self);
     if (sent != CS_OK && sent != CS_DONE)
         return sent;
     while (!ack->complete) {
@@ -245,7 +255,7 @@ cs_status cs_transfer_store(cs_transfer *transfer, cs_link *link, const Consiliu
                        (unsigned long long)size, (unsigned long long)blob->size);
     cs_rpc_stream *stream = NULL;
     CS_TRY(open_stream(transfer, link, STORE_PATH, &consilium__v1__store_blob_ack__descriptor, &stream));
-    const cs_status status = send_blob(stream, task, blob, fd, progress, self);
+    const cs_status status = send_blob(transfer, stream, task, blob, fd, progress, self);
     close_stream(transfer);
     return status == CS_OK ? CS_OK : cs_wrap(status, "blob '%.64s'", blob->name);
 }

@@ -12,6 +12,8 @@
 typedef struct cs_transfer cs_transfer;
 cs_transfer *cs_transfer_new(cs_blobs *blobs);
 void cs_transfer_free(cs_transfer *transfer);
+/* Bytes of blobs that came and went since the start. Any thread. */
+void cs_transfer_bytes(const cs_transfer *transfer, uint64_t *ret_received, uint64_t *ret_sent);
 /* Ends the transfer under way and every later one with CS_CANCELLED. Any thread. */
 void cs_transfer_stop(cs_transfer *transfer);
 

@@ -503,6 +503,39 @@ cs_status cs_folder_list(const char *path, cs_status (*visit)(void *self, const 
     return CS_OK;
 }
 
+#define SIZED_LEVELS 3
+
+struct sizing {
+    const char *folder;
+    int levels;
+    uint64_t bytes;
+};
+
+static cs_status add_size(void *self, const char *name)
+{
+    struct sizing *sizing = self;
+    CS_AUTO(cs_string) path = cs_path_join(sizing->folder, name);
+    struct stat info;
+    if (lstat(path, &info) != 0)
+        return errno == ENOENT ? CS_OK : cs_fail_errno("cannot look at '%s'", path);
+    if (S_ISREG(info.st_mode))
+        sizing->bytes += (uint64_t)info.st_size;
+    if (!S_ISDIR(info.st_mode) || sizing->levels == 0)
+        return CS_OK;
+    struct sizing inner = {.folder = path, .levels = sizing->levels - 1};
+    const cs_status status = cs_folder_list(path, add_size, &inner);
+    sizing->bytes += inner.bytes;
+    return status == CS_NOT_FOUND ? CS_OK : status;
+}
+
+cs_status cs_folder_size(const char *path, uint64_t *ret_bytes)
+{
+    struct sizing sizing = {.folder = path, .levels = SIZED_LEVELS};
+    CS_TRY(cs_folder_list(path, add_size, &sizing));
+    *ret_bytes = sizing.bytes;
+    return CS_OK;
+}
+
 cs_status cs_disk_free(const char *path, uint64_t *ret_bytes)
 {
     struct statvfs info;

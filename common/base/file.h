@@ -46,6 +46,9 @@ CS_MUST_CHECK cs_status cs_folder_remove(const char *path);
 /* Calls `visit` for each name but "." and ".." in byte order; stops at the first status that is not CS_OK and returns
  * it. */
 CS_MUST_CHECK cs_status cs_folder_list(const char *path, cs_status (*visit)(void *self, const char *name), void *self);
+/* Bytes of the files in `path` and in its folders down to three levels; links are not followed, what vanishes meanwhile
+ * does not count. */
+CS_MUST_CHECK cs_status cs_folder_size(const char *path, uint64_t *ret_bytes);
 CS_MUST_CHECK cs_status cs_disk_free(const char *path, uint64_t *ret_bytes);
 /* Opens `name` inside the folder `folder_fd` with openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS): read-only, regular
  * files of at most max_bytes. For reading what a less trusted process wrote. */

@@ -99,3 +99,11 @@ void cs_mailbox_close(cs_mailbox *mailbox)
     pthread_cond_broadcast(&mailbox->has_room);
     pthread_mutex_unlock(&mailbox->ring_mutex);
 }
+
+size_t cs_mailbox_depth(cs_mailbox *mailbox)
+{
+    pthread_mutex_lock(&mailbox->ring_mutex);
+    const size_t depth = mailbox->count;
+    pthread_mutex_unlock(&mailbox->ring_mutex);
+    return depth;
+}

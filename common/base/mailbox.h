@@ -19,5 +19,7 @@ CS_MUST_CHECK cs_status cs_mailbox_post(cs_mailbox *mailbox, void *message);
  * CS_CANCELLED once closed and empty. Owner's thread only. */
 CS_MUST_CHECK cs_status cs_mailbox_take(cs_mailbox *mailbox, int64_t until_ms, void **ret_message);
 void cs_mailbox_close(cs_mailbox *mailbox);
+/* How many messages wait at this moment. Any thread. */
+size_t cs_mailbox_depth(cs_mailbox *mailbox);
 
 #endif

@@ -23,6 +23,7 @@ static const cs_yaml_key server_keys[] = {
     CS_YAML_KEY("disk_reserve", cs_yaml_size, offsetof(cs_server_config, disk_reserve_bytes)),
     CS_YAML_KEY("certificate_life", cs_yaml_duration, offsetof(cs_server_config, leaf_life_ms), .low = 1000,
                 .high = 90 * DAY_MS),
+    CS_YAML_KEY("metrics", cs_yaml_loopback, offsetof(cs_server_config, metrics)),
     {.name = NULL},
 };
 
@@ -102,7 +103,10 @@ char *cs_server_config_template(const char *consortium, const char *display_name
                      "disk_reserve: 1GiB\n"
                      "\n"
                      "# Life of the certificates that are issued; they are renewed at two thirds of it.\n"
-                     "certificate_life: 7d\n",
+                     "certificate_life: 7d\n"
+                     "\n"
+                     "# Prometheus reads http://127.0.0.1:9464/metrics on this machine; left out: nobody listens.\n"
+                     "# metrics: 127.0.0.1:9464\n",
                      port, enrolment_port);
     return cs_buffer_take_text(&text);
 }

@@ -15,6 +15,7 @@ typedef struct cs_server_config {
     uint32_t threads;            /* of aggregation; default: cores */
     uint64_t disk_reserve_bytes; /* below it no round opens; default 1 GiB */
     int64_t leaf_life_ms;        /* default 7d; tests shorten it */
+    char *metrics;               /* loopback address of GET /metrics; NULL: not served */
     cs_arena *arena;
 } cs_server_config;
 

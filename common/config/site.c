@@ -301,6 +301,7 @@ static const cs_yaml_key site_keys[] = {
     CS_YAML_KEY("proxy_login_file", cs_yaml_text, offsetof(cs_site_config, proxy_login_file)),
     CS_YAML_KEY("datasets", read_datasets, 0),
     CS_YAML_KEY("threads", cs_yaml_u32, offsetof(cs_site_config, threads), .low = 1, .high = THREADS_MAX),
+    CS_YAML_KEY("metrics", cs_yaml_loopback, offsetof(cs_site_config, metrics)),
     CS_YAML_KEY("worker", cs_yaml_text, offsetof(cs_site_config, worker)),
     CS_YAML_KEY("policy", cs_yaml_mapping, 0, .table = policy_keys),
     {.name = NULL},
@@ -371,6 +372,9 @@ static const char template_rest[] =
     "\n"
     "# Threads of the worker. Recorded with every result: another number may change the last bits of a model.\n"
     "threads: 2\n"
+    "\n"
+    "# Prometheus reads http://127.0.0.1:9465/metrics on this machine; left out: nobody listens.\n"
+    "# metrics: 127.0.0.1:9465\n"
     "\n"
     "# The worker's program, where it does not lie beside consilium-client.\n"
     "# worker: /usr/local/bin/consilium-worker\n"

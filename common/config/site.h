@@ -64,6 +64,7 @@ typedef struct cs_site_config {
     cs_site_dataset *datasets;
     size_t datasets_count;
     uint32_t threads;        /* default 2; recorded with every result */
+    char *metrics;           /* loopback address of GET /metrics; NULL: not served */
     char *worker;            /* program; NULL: consilium-worker beside consilium-client */
     cs_policy_rule *approve; /* a plan that fits one is approved without a person */
     size_t approve_count;

@@ -2,6 +2,8 @@
  * it can grow. Called by the readers of this folder, on any thread. */
 #include "common/config/yaml.h"
 
+#include "common/base/loopback.h"
+
 #include "common/base/command.h"
 
 #include <errno.h>
@@ -519,6 +521,17 @@ cs_status cs_yaml_host_port(const cs_yaml_node *node, const cs_yaml_key *key, vo
         return cs_yaml_refuse(node, "host:port, such as coordinator.example.org:8443");
     if (node->text[0] == '[' ? colon[-1] != ']' : memchr(node->text, ':', (size_t)(colon - node->text)) != NULL)
         return cs_yaml_refuse(node, "host:port, an IPv6 address in brackets");
+    return keep_text(node, field);
+}
+
+cs_status cs_yaml_loopback(const cs_yaml_node *node, const cs_yaml_key *key, void *field)
+{
+    struct sockaddr_storage address;
+    socklen_t size = 0;
+
+    (void)key;
+    if (node->kind != CS_YAML_SCALAR || cs_loopback_parse(node->text, &address, &size) != CS_OK)
+        return cs_yaml_refuse(node, "an address of this machine alone, such as 127.0.0.1:9464");
     return keep_text(node, field);
 }
 

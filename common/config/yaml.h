@@ -77,6 +77,7 @@ cs_status cs_yaml_name(const cs_yaml_node *node, const cs_yaml_key *key, void *f
 cs_status cs_yaml_identifier(const cs_yaml_node *node, const cs_yaml_key *key,
                              void *field);                                                  /* char *, [A-Za-z0-9._-] */
 cs_status cs_yaml_host_port(const cs_yaml_node *node, const cs_yaml_key *key, void *field); /* char * */
+cs_status cs_yaml_loopback(const cs_yaml_node *node, const cs_yaml_key *key, void *field);  /* char *, host:port */
 cs_status cs_yaml_u16(const cs_yaml_node *node, const cs_yaml_key *key, void *field);       /* uint16_t */
 cs_status cs_yaml_u32(const cs_yaml_node *node, const cs_yaml_key *key, void *field);       /* uint32_t */
 cs_status cs_yaml_u64(const cs_yaml_node *node, const cs_yaml_key *key, void *field);       /* uint64_t */

@@ -6,6 +6,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "server/services/services.h"
+#include "server/web/metrics.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -73,6 +74,7 @@ struct coordinator {
     cs_engine *engine;
     cs_enrolment *enrolment;
     cs_rpc_server *server;
+    cs_web_metrics *metrics; /* NULL: not served */
 };
 
 static cs_status lock_state(struct coordinator *coordinator)
@@ -116,6 +118,20 @@ static cs_status start_server(struct coordinator *coordinator)
     return status;
 }
 
+static cs_status start_metrics(struct coordinator *coordinator)
+{
+    if (!coordinator->config->metrics)
+        return CS_OK;
+    cs_web_metrics_config config = {.address = coordinator->config->metrics,
+                                    .state_folder = coordinator->folder,
+                                    .engine = coordinator->engine,
+                                    .services = coordinator->services,
+                                    .pki = coordinator->pki};
+    CS_TRY(cs_web_metrics_start(&config, &coordinator->metrics));
+    cs_log(CS_LOG_INFO, "server", "metrics", CS_I("port", cs_web_metrics_port(coordinator->metrics)));
+    return CS_OK;
+}
+
 static cs_status start(struct coordinator *coordinator)
 {
     CS_AUTO(cs_string) config_path = cs_path_join(coordinator->folder, "server.yaml");
@@ -155,12 +171,14 @@ static cs_status start(struct coordinator *coordinator)
     cs_services_set_server(coordinator->services, coordinator->server);
     CS_TRY(cs_enrolment_start(coordinator->pki, config->listen, config->enrolment_port, run_on_engine,
                               coordinator->engine, &coordinator->enrolment));
+    CS_TRY(start_metrics(coordinator));
     cs_rpc_server_set_serving(coordinator->server, true);
     return CS_OK;
 }
 
 static void stop(struct coordinator *coordinator)
 {
+    cs_web_metrics_stop(coordinator->metrics); /* while the engine can still answer */
     if (coordinator->enrolment)
         cs_enrolment_stop(coordinator->enrolment);
     if (coordinator->services)

@@ -403,6 +403,7 @@ static void settle(cs_engine *engine)
         engine->has_failed = false;
         engine->outbox_removed = 0; /* what the rollback brought back is removed again: harmless where it is not */
         send_acks(engine, false);
+        measure_settle(engine, false);
         reload(engine);
     }
     CS_IGNORE(cs_failpoint("engine.committed"), "a place to be killed at; after the commit nothing can fail");
@@ -413,6 +414,7 @@ static void settle(cs_engine *engine)
         publish_access(engine);
     roster_send_changes(engine);
     send_acks(engine, true);
+    measure_settle(engine, true);
     for (struct job *job = engine->jobs; job; job = job->next) {
         if (job->needs_effects)
             job_effects(engine, job);
@@ -681,6 +683,7 @@ static void engine_free(cs_engine *engine)
         engine->watches = next;
     }
     cs_free(engine->inflight);
+    measure_free(engine);
     access_free(engine->access);
     cs_store_free(engine->store);
     cs_mailbox_free(engine->mailbox);

@@ -7,6 +7,7 @@
 #include "common/audit/transcript.h"
 #include "common/blobs/blobs.h"
 #include "common/config/server.h"
+#include "common/metrics/exposition.h"
 #include "common/wire/wire.h"
 #include "server/store/store.h"
 
@@ -70,6 +71,8 @@ CS_MUST_CHECK cs_status cs_engine_model(cs_engine *engine, const char *job, cons
 /* Connection facts for `site list`: session open, software, confinement. False: no session. */
 bool cs_engine_site_session(cs_engine *engine, const char *site, const char **ret_software,
                             const char **ret_confinement);
+/* Jobs, rounds and sites, for the page of metrics. */
+CS_MUST_CHECK cs_status cs_engine_measure(cs_engine *engine, cs_metrics_page *page);
 /* Excludes the site from open rounds with this reason; after cs_pki_revoke. */
 void cs_engine_site_revoked(cs_engine *engine, const char *site, const char *reason);
 

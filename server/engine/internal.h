@@ -143,6 +143,14 @@ CS_MUST_CHECK cs_status report_loss(cs_engine *engine, const struct job *job, ui
 /* A stored result. */
 CS_MUST_CHECK cs_status report_unpack(const cs_task_row *row, cs_arena *arena, Consilium__V1__TaskResult **ret);
 
+/* ---- measure.c: what the page of metrics says ---- */
+struct tally;
+/* A task of this site has ended so; counts from the commit on. */
+void measure_task(cs_engine *engine, const char *site, cs_task_state state);
+/* Keeps what was counted since the last one, or forgets it where the transaction was lost. */
+void measure_settle(cs_engine *engine, bool was_committed);
+void measure_free(cs_engine *engine);
+
 /* ---- record.c: records for the transcript, committed with the transition that they are about ---- */
 CS_MUST_CHECK cs_status record_submitted(cs_engine *engine, const struct job *job);
 CS_MUST_CHECK cs_status record_decision(cs_engine *engine, const struct job *job, const cs_member_row *member,
@@ -323,6 +331,8 @@ struct cs_engine {
 
     pthread_mutex_t watches_mutex; /* guards the list and what it points to; recursive */
     cs_watch *watches;
+
+    struct tally *tallies; /* measure.c */
 
     pthread_mutex_t inflight_mutex; /* guards the counts of messages in the mailbox */
     struct inflight *inflight;

@@ -311,6 +311,7 @@ static cs_status set_task_state(cs_engine *engine, struct job *job, struct task 
         job_exclude(&job->members[task->member], task_state_word(state), reason);
     job->has_changed = true;
     engine->access_changed = true;
+    measure_task(engine, task->row.site, state);
     CS_FAILPOINT("engine.task_state");
     return cs_jobs_task_put(engine->store, job->row.id, &task->row);
 }

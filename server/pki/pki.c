@@ -263,6 +263,17 @@ cs_status cs_pki_own_identity(cs_pki *pki, cs_buffer *ret_certificate_pem, cs_bu
     return status;
 }
 
+cs_status cs_pki_own_not_after(cs_pki *pki, int64_t *ret_wall_ms)
+{
+    cs_identity identity;
+    pthread_mutex_lock(&pki->own_lock);
+    const cs_status status = cs_identity_read(cs_buffer_view(&pki->own_pem), &identity);
+    pthread_mutex_unlock(&pki->own_lock);
+    CS_TRY(status);
+    *ret_wall_ms = identity.not_after_ms;
+    return CS_OK;
+}
+
 /* ---- transcript ---- */
 
 cs_status pki_record_append(const cs_pki *pki, const char *kind, const char *key, const pki_record *record)

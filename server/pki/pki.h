@@ -37,6 +37,9 @@ CS_MUST_CHECK cs_status cs_pki_renew_own(cs_pki *pki, bool *ret_changed);
 /* Copies: clear them. Any thread. */
 CS_MUST_CHECK cs_status cs_pki_own_identity(cs_pki *pki, cs_buffer *ret_certificate_pem, cs_buffer *ret_key_pem);
 
+/* When the coordinator's own certificate ends. Any thread. */
+CS_MUST_CHECK cs_status cs_pki_own_not_after(cs_pki *pki, int64_t *ret_wall_ms);
+
 /* Engine's thread. Makes a token (kept only as hash) and the text of the join file; earlier tokens of the site that
  * were not used are void. A site that is enrolled or revoked needs is_rejoin (CS_EXISTS without); a new name must not
  * have it. valid_ms 0: 24 h; at most CS_TOKEN_VALID_MAX_MS. `coordinator`: host:port and host:enrolment_port for the

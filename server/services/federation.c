@@ -245,6 +245,44 @@ static void attend_done(cs_rpc_call *call, bool is_cancelled)
 
 /* ---- FetchBlob ---- */
 
+static struct traffic *traffic_of(cs_services *services, const char *site)
+{
+    pthread_mutex_lock(&services->traffic_mutex);
+    struct traffic *traffic = services->traffic;
+    while (traffic && strcmp(traffic->site, site) != 0)
+        traffic = traffic->next;
+    if (!traffic) {
+        traffic = cs_alloc(sizeof *traffic);
+        memcpy(traffic->site, site, strnlen(site, CS_NAME_MAX));
+        traffic->next = services->traffic;
+        services->traffic = traffic;
+    }
+    pthread_mutex_unlock(&services->traffic_mutex);
+    return traffic;
+}
+
+void cs_services_measure(cs_services *services, cs_metrics_page *page)
+{
+    pthread_mutex_lock(&services->traffic_mutex);
+    uint64_t uploads = 0, downloads = 0;
+    cs_metrics_family(page, "consilium_blob_received_bytes_total", CS_COUNTER,
+                      "Bytes of blobs that came from each site since the coordinator started.");
+    for (const struct traffic *traffic = services->traffic; traffic; traffic = traffic->next) {
+        cs_metrics_count(page, atomic_load(&traffic->received), CS_LABEL("site", traffic->site));
+        uploads += atomic_load(&traffic->uploads);
+        downloads += atomic_load(&traffic->downloads);
+    }
+    cs_metrics_family(page, "consilium_blob_sent_bytes_total", CS_COUNTER,
+                      "Bytes of blobs that went to each site since the coordinator started.");
+    for (const struct traffic *traffic = services->traffic; traffic; traffic = traffic->next)
+        cs_metrics_count(page, atomic_load(&traffic->sent), CS_LABEL("site", traffic->site));
+    pthread_mutex_unlock(&services->traffic_mutex);
+    cs_metrics_family(page, "consilium_blob_uploads", CS_GAUGE, "Blobs that are coming from sites right now.");
+    cs_metrics_count(page, uploads);
+    cs_metrics_family(page, "consilium_blob_downloads", CS_GAUGE, "Blobs that are going to sites right now.");
+    cs_metrics_count(page, downloads);
+}
+
 static cs_status agree(const Consilium__V1__Hello *hello)
 {
     uint32_t minor = 0;
@@ -266,6 +304,8 @@ static cs_status fetch_request(cs_rpc_call *call, const ProtobufCMessage *messag
     CS_TRY(cs_engine_may_fetch(services->engine, cs_rpc_call_peer(call)->identity.name, request->task, &hash));
     outflow *flow = NULL;
     CS_TRY(outflow_open(services->blobs, &hash, request->offset, &flow));
+    flow->traffic = traffic_of(services, cs_rpc_call_peer(call)->identity.name);
+    atomic_fetch_add(&flow->traffic->downloads, 1U);
     cs_rpc_call_set_data(call, flow);
     return CS_OK;
 }
@@ -276,13 +316,19 @@ static cs_status fetch_response(cs_rpc_call *call, const ProtobufCMessage **ret)
     if (!flow)
         return cs_fail(CS_INVALID, "found no request, expected one");
     CS_FAILPOINT("services.fetch_chunk");
-    return outflow_next(flow, ret);
+    const uint64_t begun_at = flow->offset;
+    CS_TRY(outflow_next(flow, ret));
+    atomic_fetch_add(&flow->traffic->sent, flow->offset - begun_at);
+    return CS_OK;
 }
 
 static void fetch_done(cs_rpc_call *call, bool is_cancelled)
 {
     (void)is_cancelled;
-    outflow_free(cs_rpc_call_data(call));
+    outflow *flow = cs_rpc_call_data(call);
+    if (flow)
+        atomic_fetch_sub(&flow->traffic->downloads, 1U);
+    outflow_free(flow);
     cs_rpc_call_set_data(call, NULL);
 }
 
@@ -290,6 +336,7 @@ static void fetch_done(cs_rpc_call *call, bool is_cancelled)
 
 struct inflow {
     cs_upload *upload;
+    struct traffic *traffic;
     uint64_t size, durable;
     bool owes_ack, has_answered, is_complete;
     Consilium__V1__StoreBlobAck ack;
@@ -316,6 +363,8 @@ static cs_status store_begin(cs_rpc_call *call, const Consilium__V1__StoreBlobRe
     }
     flow->size = request->size;
     flow->owes_ack = true;
+    flow->traffic = traffic_of(services, site);
+    atomic_fetch_add(&flow->traffic->uploads, 1U);
     cs_rpc_call_set_data(call, flow);
     return CS_OK;
 }
@@ -344,6 +393,7 @@ static cs_status store_request(cs_rpc_call *call, const ProtobufCMessage *messag
             return cs_fail(CS_INVALID, "a chunk has %zu bytes, the most is %d", request->data.len, CS_WIRE_CHUNK_BYTES);
         CS_FAILPOINT("services.store_chunk");
         CS_TRY(cs_upload_append(flow->upload, request->offset, request->data.data, request->data.len));
+        atomic_fetch_add(&flow->traffic->received, (uint64_t)request->data.len);
         if (cs_upload_is_due(flow->upload)) {
             CS_TRY(cs_upload_sync(flow->upload, &flow->durable));
             flow->owes_ack = true;
@@ -393,6 +443,7 @@ static void store_done(cs_rpc_call *call, bool is_cancelled)
     /* What came is worth keeping when the line was cut: the next stream goes on there. */
     if (!flow->is_complete)
         CS_IGNORE(cs_upload_sync(flow->upload, &flow->durable), "the next stream starts at the older offset");
+    atomic_fetch_sub(&flow->traffic->uploads, 1U);
     cs_upload_free(flow->upload);
     cs_free(flow);
     cs_rpc_call_set_data(call, NULL);
@@ -487,6 +538,7 @@ cs_services *cs_services_new(const cs_services_config *config)
     services->enrolment = cs_strdup(config->enrolment);
     pthread_mutex_init(&services->sessions_mutex, NULL);
     pthread_mutex_init(&services->leaving_mutex, NULL);
+    pthread_mutex_init(&services->traffic_mutex, NULL);
     return services;
 }
 
@@ -497,6 +549,11 @@ void cs_services_free(cs_services *services)
     watchers_free(services);
     pthread_mutex_destroy(&services->sessions_mutex);
     pthread_mutex_destroy(&services->leaving_mutex);
+    pthread_mutex_destroy(&services->traffic_mutex);
+    for (struct traffic *traffic = services->traffic, *next = NULL; traffic; traffic = next) {
+        next = traffic->next;
+        cs_free(traffic);
+    }
     cs_free(services->coordinator);
     cs_free(services->enrolment);
     cs_free(services);

@@ -10,6 +10,14 @@
 struct session;
 typedef struct ask ask;
 
+/* Bytes of blobs from and to one site since the start; made at its first transfer, lives as long as the services. */
+struct traffic {
+    struct traffic *next;
+    char site[CS_NAME_MAX + 1];
+    atomic_uint_least64_t received, sent; /* rpc threads add, metrics read */
+    atomic_uint uploads, downloads;       /* under way */
+};
+
 struct cs_services {
     cs_blobs *blobs;
     cs_pki *pki;
@@ -21,6 +29,8 @@ struct cs_services {
     uint64_t last_session;
     pthread_mutex_t leaving_mutex; /* guards leaving */
     ask *leaving;                  /* watchers that have gone, for whose end the engine's mailbox had no room */
+    pthread_mutex_t traffic_mutex; /* guards the list, not the counts */
+    struct traffic *traffic;
 };
 
 static inline cs_services *services_of(const cs_rpc_call *call)
@@ -66,7 +76,8 @@ typedef struct outflow {
     cs_fd fd;
     uint64_t size, offset;
     bool has_started;
-    uint8_t *chunk; /* CS_WIRE_CHUNK_BYTES */
+    struct traffic *traffic; /* NULL for the operator's own */
+    uint8_t *chunk;          /* CS_WIRE_CHUNK_BYTES */
     Consilium__V1__BlobChunk message;
 } outflow;
 

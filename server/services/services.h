@@ -32,6 +32,8 @@ const cs_rpc_method *cs_services_admin_methods(void);
 cs_status cs_services_admit(void *services, const cs_rpc_peer *peer, const char *path);
 /* cs_engine_config.send */
 bool cs_services_send(void *services, const char *site, const Consilium__V1__CoordinatorMessage *message);
+/* Blobs from and to sites, for the page of metrics. Any thread. */
+void cs_services_measure(cs_services *services, cs_metrics_page *page);
 /* Main thread, a few times a second: lets streams go on that paused because the engine's mailbox was full. */
 void cs_services_tick(cs_services *services);
 

@@ -331,6 +331,27 @@ static void removing_what_is_not_there_is_fine(void **state)
     assert_int_equal(cs_disk_free(path, &bytes), CS_NOT_FOUND);
 }
 
+static void the_size_of_a_folder_counts_files_but_not_what_links_lead_to(void **state)
+{
+    (void)state;
+    CS_AUTO(cs_string) root = cs_path_join(folder, "sized");
+    CS_AUTO(cs_string) inner = cs_path_join(root, "a/b");
+    CS_AUTO(cs_string) first = cs_path_join(root, "first");
+    CS_AUTO(cs_string) second = cs_path_join(inner, "second");
+    CS_AUTO(cs_string) link = cs_path_join(root, "link");
+    uint64_t bytes = 0;
+    assert_int_equal(cs_folder_make(inner, 0700), CS_OK);
+    assert_int_equal(cs_file_write_atomic(first, cs_bytes_of("12345", 5), 0600), CS_OK);
+    assert_int_equal(cs_file_write_atomic(second, cs_bytes_of("123", 3), 0600), CS_OK);
+    assert_int_equal(symlink("/", link), 0);
+
+    assert_int_equal(cs_folder_size(root, &bytes), CS_OK);
+
+    assert_int_equal(bytes, 8);
+    assert_int_equal(cs_folder_remove(root), CS_OK);
+    assert_int_equal(cs_folder_size(root, &bytes), CS_NOT_FOUND);
+}
+
 static void paths_are_joined_and_parted(void **state)
 {
     (void)state;
@@ -359,6 +380,7 @@ int main(void)
         T(a_file_without_a_size_is_read_to_its_end),
         T(a_failed_write_leaves_the_old_file_and_nothing_beside_it),
         T(a_full_disk_is_named_with_the_file),
+        T(the_size_of_a_folder_counts_files_but_not_what_links_lead_to),
         T(interrupted_calls_are_made_again),
         T(an_early_end_is_data_loss),
         T(short_transfers_over_a_pipe_are_put_together),

@@ -64,6 +64,7 @@ static void a_short_file_gets_the_defaults(void **state)
     assert_true(config->threads >= 1);
     assert_true(config->disk_reserve_bytes == UINT64_C(1) << 30);
     assert_int_equal(config->leaf_life_ms, 7 * 24 * 3600 * 1000LL);
+    assert_null(config->metrics);
 }
 
 static void every_key_is_read(void **state)
@@ -72,7 +73,7 @@ static void every_key_is_read(void **state)
     CS_AUTO_PTR(cs_server_config) config = NULL;
 
     assert_int_equal(load(HEAD "listen: 127.0.0.1\nport: 0\nenrolment_port: 0\nthreads: 3\ndisk_reserve: 512MiB\n"
-                               "certificate_life: 90s\n",
+                               "certificate_life: 90s\nmetrics: \"[::1]:9464\"\n",
                           &config),
                      CS_OK);
 
@@ -81,6 +82,7 @@ static void every_key_is_read(void **state)
     assert_int_equal(config->threads, 3);
     assert_true(config->disk_reserve_bytes == UINT64_C(512) << 20);
     assert_int_equal(config->leaf_life_ms, 90000);
+    assert_string_equal(config->metrics, "[::1]:9464");
 }
 
 static void the_file_that_init_writes_says_what_init_was_told(void **state)
@@ -111,6 +113,9 @@ static void what_does_not_fit_is_refused(void **state)
     assert_refused(HEAD "certificate_life: 1y\n", "server.yaml:4:19: certificate_life: found 1y, expected a duration");
     assert_refused(HEAD "certificate_life: 91d\n",
                    "server.yaml:4:19: certificate_life: found 91d, expected a duration");
+    assert_refused(HEAD "metrics: 0.0.0.0:9464\n",
+                   "server.yaml:4:10: metrics: found 0.0.0.0:9464, expected an address of this machine alone");
+    assert_refused(HEAD "metrics: [127.0.0.1]\n", "server.yaml:4:10: metrics: found a list of 1, expected");
     assert_refused(HEAD "prot: 1\n", "server.yaml:4:1: found the key \"prot\"");
 }
 

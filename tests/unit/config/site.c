@@ -175,6 +175,18 @@ static void addresses_must_have_a_port(void **state)
     cs_site_config_free(read_good("site: mercy\ncoordinator: \"[::1]:8443\"\n"));
 }
 
+static void metrics_are_served_on_this_machine_alone(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_site_config) silent = read_good(HEAD);
+    CS_AUTO_PTR(cs_site_config) open = read_good(HEAD "metrics: localhost:9465\n");
+
+    assert_null(silent->metrics);
+    assert_string_equal(open->metrics, "localhost:9465");
+    assert_refused(HEAD "metrics: mercy.example.org:9465\n", "site.yaml:3:10: metrics: found 'mercy.example.org:9465'");
+    assert_refused(HEAD "metrics: 9465\n", "site.yaml:3:10: metrics: found 9465, expected an address");
+}
+
 static void unknown_confinements_and_models_are_told_apart(void **state)
 {
     (void)state;
@@ -318,6 +330,7 @@ int main(void)
         cmocka_unit_test(a_value_that_is_a_number_stays_the_text_it_is),
         cmocka_unit_test(addresses_must_have_a_port),
         cmocka_unit_test(unknown_confinements_and_models_are_told_apart),
+        cmocka_unit_test(metrics_are_served_on_this_machine_alone),
         cmocka_unit_test(a_data_set_with_a_hostile_name_is_refused_at_its_key),
         cmocka_unit_test(the_file_that_join_writes_can_be_read),
         cmocka_unit_test(the_examples_in_that_file_can_be_read_when_uncommented),

@@ -100,6 +100,34 @@ static const char *const failpoints[] = {
     "engine.phase_finished", "engine.check",   "engine.round_closed", "engine.fold",   "engine.decision",
     "engine.fold_written",   "engine.record",  "engine.committed",    "engine.collect"};
 
+/* The page of metrics counts what was committed, each task once. */
+static cs_status compare_counts(void *argument, cs_store *store)
+{
+    world *world = argument;
+    CS_AUTO(cs_buffer) out = CS_BUFFER_EMPTY;
+    cs_metrics_page page = cs_metrics_to(&out);
+    CS_TRY(cs_engine_measure(world->engine, &page));
+    cs_job_row job;
+    CS_TRY(cs_jobs_find(store, "demo", &job));
+    for (size_t i = 0; i < world->sites_count; i++) {
+        size_t folded = 0;
+        for (uint32_t round = 0; round <= job.round; round++) {
+            cs_task_row *tasks = NULL;
+            size_t count = 0;
+            CS_TRY(cs_jobs_tasks(store, job.id, round, NULL, &tasks, &count));
+            for (size_t t = 0; t < count; t++)
+                folded += strcmp(tasks[t].site, world->sites[i].name) == 0 && tasks[t].state == CS_TASK_FOLDED;
+            cs_task_rows_free(tasks, count);
+        }
+        CS_AUTO(cs_string)
+        line =
+            cs_format("consilium_site_tasks_total{site=\"%s\",outcome=\"folded\"} %zu\n", world->sites[i].name, folded);
+        if (folded == 0 || strstr(cs_buffer_text(&out), line) == NULL)
+            return cs_fail(CS_INTERNAL, "expected %sin\n%s", line, cs_buffer_text(&out));
+    }
+    return CS_OK;
+}
+
 /* Whatever fails inside a transaction: nothing of it counts, and what was lost is said again. */
 static void run_with_failpoint(place *here, const char *plan, const char *failpoint, int at, const cs_hash *expected)
 {
@@ -128,6 +156,7 @@ static void run_with_failpoint(place *here, const char *plan, const char *failpo
     assert_ok(cs_failpoint_configure(NULL));
     world_advance(world, 2000);
     assert_same_end(world, expected);
+    assert_ok(cs_engine_run(world->engine, compare_counts, world));
     world_free(world);
     assert_ok(cs_folder_remove(folder));
 }
