@@ -20,10 +20,10 @@ typedef struct cs_supervisor_config {
     const char *tasks_folder;       /* absolute; a worker may write in TASKS_FOLDER/<job>/ only */
 } cs_supervisor_config;
 
-/* For doctor: starts a worker, which confines itself and describes the data sets that `plan` (its bytes) or, with an
- * empty plan, site.yaml names, and ends it. The answer is in the arena: confinement, what is missing, build, counts.
- * CS_DENIED, CS_INVALID … with the worker's sentence when it refuses; CS_UNAVAILABLE when it cannot be started or dies.
- * Any thread. */
+/* For doctor: starts a worker, which confines itself, surveys and describes the data sets that `plan` (its bytes) or,
+ * with an empty plan, site.yaml names, and ends it. The answer is in the arena: confinement, what is missing, build,
+ * counts. CS_DENIED, CS_INVALID … with the worker's sentence when it refuses; CS_UNAVAILABLE when it cannot be started
+ * or dies. Any thread. */
 CS_MUST_CHECK cs_status cs_supervisor_describe(const cs_supervisor_config *config, cs_bytes plan, cs_arena *arena,
                                                Consilium__V1__WorkerReady **ret);
 

@@ -100,13 +100,13 @@ static cs_status fail_cell(const struct reader *reader, const cs_csv_record *rec
     return cs_fail(CS_INVALID, "%s line %zu, column '%s': %s", reader->name, record->line, column, expected);
 }
 
-static bool is_missing(const cs_site_dataset *dataset, const char *cell)
+bool cs_cell_is_missing(const cs_site_dataset *dataset, const char *cell)
 {
     return cell[0] == '\0' || cs_names_have(&dataset->missing, cell);
 }
 
 /* A decimal number and nothing else: no hexadecimal, no "nan", no "inf". */
-static bool parse_number(const char *text, double *ret)
+bool cs_cell_number(const char *text, double *ret)
 {
     if (text[strspn(text, "0123456789+-.eE")] != '\0')
         return false;
@@ -118,7 +118,7 @@ static bool parse_number(const char *text, double *ret)
 static cs_status number_at(const struct reader *reader, const cs_csv_record *record, size_t column, const char *name,
                            double *ret)
 {
-    if (!parse_number(record->fields[column], ret))
+    if (!cs_cell_number(record->fields[column], ret))
         return fail_cell(reader, record, name, "not a number");
     return CS_OK;
 }
@@ -127,11 +127,11 @@ static cs_status number_at(const struct reader *reader, const cs_csv_record *rec
 static const char *first_missing(const struct reader *reader, const cs_csv_record *record)
 {
     for (size_t i = 0; i < reader->plan->dataset.features_count; i++) {
-        if (is_missing(reader->dataset, record->fields[reader->layout.features[i]]))
+        if (cs_cell_is_missing(reader->dataset, record->fields[reader->layout.features[i]]))
             return reader->plan->dataset.features[i].name;
     }
     const char *label = reader->plan->dataset.label.column;
-    return label != NULL && is_missing(reader->dataset, record->fields[reader->layout.label]) ? label : NULL;
+    return label != NULL && cs_cell_is_missing(reader->dataset, record->fields[reader->layout.label]) ? label : NULL;
 }
 
 /* A numeric feature as it is; one with levels as a 0/1 column for each. A value that is no level gives zeros: the plan

@@ -38,6 +38,10 @@ CS_MUST_CHECK cs_status cs_table_describe(const cs_site_dataset *dataset, const 
 void cs_table_free(cs_table *table);
 CS_DEFINE_AUTO_PTR(cs_table)
 
+/* How a cell is read. Of a number: a decimal one and nothing else, no hexadecimal, no "nan", no "inf". */
+bool cs_cell_is_missing(const cs_site_dataset *dataset, const char *cell);
+bool cs_cell_number(const char *text, double *ret);
+
 /* CS_INVALID when the part has no rows, with the sentence that says how the split came out. */
 CS_MUST_CHECK cs_status cs_table_need(const cs_table *table, cs_part part);
 

@@ -2,6 +2,7 @@
  * main.c; everything happens on the main thread. */
 #include "client/worker/session.h"
 
+#include "client/data/survey.h"
 #include "client/worker/confine.h"
 #include "client/worker/learner.h"
 #include "common/base/clock.h"
@@ -37,6 +38,7 @@ struct session {
     cs_learner *learner; /* NULL while the data does not fit the plan */
     char *data_error;    /* why; NULL when it fits */
     const Consilium__V1__TaskKey *running;
+    bool surveys; /* for `doctor`: descriptions come with remarks */
     int64_t progress_at_ms, look_at_ms;
     bool is_over; /* the agent's end has closed */
 };
@@ -135,6 +137,26 @@ static cs_status load(struct session *session, const cs_site_dataset *dataset, c
     return CS_OK;
 }
 
+/* Every row of it, also where the table as a whole does not fit. The kinds have the same order on both sides. */
+static void survey(const struct session *session, const cs_site_dataset *dataset, const cs_table *table,
+                   Consilium__V1__DatasetDescription *description, cs_arena *arena)
+{
+    CS_AUTO_PTR(cs_survey) survey = NULL;
+    if (cs_survey_make(session->plan, dataset, session->config->folder, &survey) != CS_OK)
+        return; /* no CSV at all: description->error says so */
+    if (table != NULL && session->plan != NULL)
+        cs_survey_add_table(survey, table);
+    description->remarks = cs_arena_alloc(arena, CS_MAX(survey->count, 1) * sizeof *description->remarks);
+    for (size_t i = 0; i < survey->count; i++) {
+        Consilium__V1__DataRemark *remark = cs_arena_alloc(arena, sizeof *remark);
+        consilium__v1__data_remark__init(remark);
+        remark->kind = (Consilium__V1__DataRemark__Kind)(survey->remarks[i].kind + 1);
+        remark->detail = cs_arena_strdup(arena, survey->remarks[i].detail);
+        remark->count = survey->remarks[i].count;
+        description->remarks[description->n_remarks++] = remark;
+    }
+}
+
 static Consilium__V1__DatasetDescription *describe(struct session *session, const char *name,
                                                    const cs_site_dataset *dataset, cs_arena *arena)
 {
@@ -148,6 +170,8 @@ static Consilium__V1__DatasetDescription *describe(struct session *session, cons
         description->error = cs_arena_strdup(arena, cs_error_text());
         if (session->plan != NULL)
             session->data_error = cs_strdup(cs_error_text());
+        if (session->surveys && dataset != NULL)
+            survey(session, dataset, NULL, description, arena);
         return description;
     }
     const cs_table *table = session->plan != NULL ? cs_learner_table(session->learner) : described;
@@ -160,6 +184,8 @@ static Consilium__V1__DatasetDescription *describe(struct session *session, cons
     description->class_rows = cs_arena_alloc(arena, table->classes * sizeof *description->class_rows);
     for (size_t i = 0; i < table->classes; i++)
         description->class_rows[description->n_class_rows++] = table->class_rows[i];
+    if (session->surveys)
+        survey(session, dataset, table, description, arena);
     return description;
 }
 
@@ -180,6 +206,7 @@ static cs_status configure(struct session *session, const Consilium__V1__Configu
 {
     const cs_bytes plan = cs_wire_bytes(configure->plan);
     session->site = cs_strdup(configure->site);
+    session->surveys = configure->survey;
     session->task_root = cs_strdup(configure->task_root);
     CS_TRY(cs_site_config_read(cs_wire_bytes(configure->site_config), "site.yaml", configure->site_config_dir,
                                &session->config));

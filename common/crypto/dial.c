@@ -169,6 +169,16 @@ static cs_status find(const char *host, uint16_t port, int64_t until_ms, struct 
     return find_by_name(host, port_text, until_ms, ret);
 }
 
+cs_status cs_dial_find(const char *host, int64_t until_ms, char ret_address[CS_HOST_BYTES])
+{
+    struct addrinfo *found = NULL;
+    CS_TRY(find(host, 0, until_ms, &found));
+    if (getnameinfo(found->ai_addr, found->ai_addrlen, ret_address, CS_HOST_BYTES, NULL, 0, NI_NUMERICHOST) != 0)
+        snprintf(ret_address, CS_HOST_BYTES, "an address");
+    freeaddrinfo(found);
+    return CS_OK;
+}
+
 /* ---- connections ---- */
 
 static cs_status connect_one(const struct addrinfo *address, int64_t until_ms, const char *what, cs_fd *ret)
@@ -244,11 +254,11 @@ static cs_status check_status_line(const char *answer, size_t size, const char *
     bool is_http = strncmp(line, "HTTP/1.", 7) == 0 && (line[7] == '0' || line[7] == '1') && line[8] == ' ' &&
                    strspn(line + 9, "0123456789") == 3;
     if (!is_http)
-        return cs_fail(CS_UNAVAILABLE, "%s does not answer with HTTP: '%s'", what, line);
+        return cs_fail(CS_INVALID, "%s does not answer with HTTP: '%s'", what, line);
     if (strncmp(line + 9, "407", 3) == 0)
-        return cs_fail(CS_UNAVAILABLE, "%s wants a login, or another one: '%s'", what, line + 9);
+        return cs_fail(CS_UNAUTHENTICATED, "%s wants a login, or another one: '%s'", what, line + 9);
     if (line[9] != '2')
-        return cs_fail(CS_UNAVAILABLE, "%s refuses to connect to %s: '%s'", what, wanted, line + 9);
+        return cs_fail(CS_DENIED, "%s refuses to connect to %s: '%s'", what, wanted, line + 9);
     return CS_OK;
 }
 
@@ -256,14 +266,14 @@ static cs_status check_status_line(const char *answer, size_t size, const char *
 cs_status cs_proxy_answer_check(cs_bytes answer, const char *what, const char *wanted)
 {
     if (memchr(answer.data, 0, answer.size) != NULL)
-        return cs_fail(CS_UNAVAILABLE, "%s does not answer with HTTP", what);
+        return cs_fail(CS_INVALID, "%s does not answer with HTTP", what);
     const uint8_t *end = memmem(answer.data, answer.size, "\r\n\r\n", 4);
     if (end == NULL && answer.size < CS_PROXY_ANSWER_MAX_BYTES)
         return CS_LATER;
     if (end == NULL)
-        return cs_fail(CS_UNAVAILABLE, "%s answers CONNECT with more than %d bytes", what, CS_PROXY_ANSWER_MAX_BYTES);
+        return cs_fail(CS_INVALID, "%s answers CONNECT with more than %d bytes", what, CS_PROXY_ANSWER_MAX_BYTES);
     if (end + 4 != answer.data + answer.size)
-        return cs_fail(CS_UNAVAILABLE, "%s sent data before the connection was open", what);
+        return cs_fail(CS_INVALID, "%s sent data before the connection was open", what);
     return check_status_line((const char *)answer.data, answer.size, what, wanted);
 }
 

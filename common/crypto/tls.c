@@ -329,14 +329,23 @@ cs_status cs_tls_connect(const cs_tls_target *target, cs_tls **ret)
     return client_connect(target, false, ret);
 }
 
-cs_status cs_tls_probe(const cs_tls_target *target, cs_buffer *ret_certificate_pem, char **ret_issuer)
+void cs_tls_shown_clear(cs_tls_shown *shown)
+{
+    cs_buffer_clear(&shown->certificate_pem);
+    cs_string_clear(&shown->subject);
+    cs_string_clear(&shown->issuer);
+}
+
+cs_status cs_tls_probe(const cs_tls_target *target, cs_tls_shown *ret)
 {
     CS_AUTO_PTR(cs_tls) tls = NULL;
     CS_TRY(client_connect(target, true, &tls));
-    CS_TRY(cs_tls_peer_certificate(tls, ret_certificate_pem));
-    char issuer[CS_X509_NAME_BYTES];
-    cs_x509_name_text(X509_get_issuer_name(tls->shown), issuer);
-    *ret_issuer = cs_strdup(issuer);
+    CS_TRY(cs_tls_peer_certificate(tls, &ret->certificate_pem));
+    char name[CS_X509_NAME_BYTES];
+    cs_x509_name_text(X509_get_subject_name(tls->shown), name);
+    ret->subject = cs_strdup(name);
+    cs_x509_name_text(X509_get_issuer_name(tls->shown), name);
+    ret->issuer = cs_strdup(name);
     return CS_OK;
 }
 

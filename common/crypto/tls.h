@@ -36,7 +36,12 @@ void cs_tls_free(cs_tls *tls);
 CS_DEFINE_AUTO_PTR(cs_tls)
 
 /* For doctor: the certificate that answers there, without trusting it. */
-CS_MUST_CHECK cs_status cs_tls_probe(const cs_tls_target *target, cs_buffer *ret_certificate_pem, char **ret_issuer);
+typedef struct cs_tls_shown {
+    cs_buffer certificate_pem;
+    char *subject, *issuer;
+} cs_tls_shown;
+void cs_tls_shown_clear(cs_tls_shown *shown);
+CS_MUST_CHECK cs_status cs_tls_probe(const cs_tls_target *target, cs_tls_shown *ret);
 
 typedef struct cs_tls_listener cs_tls_listener;
 /* `serve` runs on a thread of a small pool, one connection each, and returns to close it. At most `connections` at

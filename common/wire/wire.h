@@ -20,8 +20,11 @@
 #define CS_WIRE_CHUNK_BYTES        (1024 * 1024)
 
 #define CS_PROTOCOL_MAJOR    1
-#define CS_PROTOCOL_MINOR    0
-#define CS_PROTOCOL_FEATURES 1 /* Feature of federation.proto: FEATURE_ROSTER */
+#define CS_PROTOCOL_MINOR    1
+#define CS_PROTOCOL_FEATURES (CONSILIUM__V1__FEATURE__FEATURE_ROSTER | CONSILIUM__V1__FEATURE__FEATURE_PROBE)
+/* Of a probe: each way, and in one message. */
+#define CS_PROBE_MAX_BYTES   (1024 * 1024)
+#define CS_PROBE_CHUNK_BYTES (64 * 1024)
 
 /* Walks the bytes against the descriptor without allocating: well-formed, depth, number of fields, unknown fields,
  * strings are UTF-8 without a zero byte, no message field that is not repeated stands there twice (protobuf would merge

@@ -507,6 +507,14 @@ static const cs_rpc_method federation[] = {
      .on_request = renew_request,
      .next_response = ask_respond,
      .on_done = ask_done},
+    {.path = "/consilium.v1.Federation/Probe",
+     .request = &consilium__v1__probe_request__descriptor,
+     .response = &consilium__v1__probe_answer__descriptor,
+     .is_request_stream = true,
+     .on_request = probe_request,
+     .on_requests_end = probe_requests_end,
+     .next_response = probe_response,
+     .on_done = probe_done},
     {.path = NULL},
 };
 
@@ -537,6 +545,7 @@ cs_services *cs_services_new(const cs_services_config *config)
     services->coordinator = cs_strdup(config->coordinator);
     services->enrolment = cs_strdup(config->enrolment);
     pthread_mutex_init(&services->sessions_mutex, NULL);
+    pthread_mutex_init(&services->probes_mutex, NULL);
     pthread_mutex_init(&services->leaving_mutex, NULL);
     pthread_mutex_init(&services->traffic_mutex, NULL);
     return services;
@@ -548,6 +557,8 @@ void cs_services_free(cs_services *services)
         return;
     watchers_free(services);
     pthread_mutex_destroy(&services->sessions_mutex);
+    pthread_mutex_destroy(&services->probes_mutex);
+    cs_free(services->probes);
     pthread_mutex_destroy(&services->leaving_mutex);
     pthread_mutex_destroy(&services->traffic_mutex);
     for (struct traffic *traffic = services->traffic, *next = NULL; traffic; traffic = next) {

@@ -9,6 +9,7 @@
 
 struct session;
 typedef struct ask ask;
+typedef struct probe_pace probe_pace;
 
 /* Bytes of blobs from and to one site since the start; made at its first transfer, lives as long as the services. */
 struct traffic {
@@ -27,6 +28,9 @@ struct cs_services {
     pthread_mutex_t sessions_mutex; /* guards the list and every session's queue */
     struct session *sessions;
     uint64_t last_session;
+    pthread_mutex_t probes_mutex; /* guards probes: one for each site that probed */
+    probe_pace *probes;
+    size_t probes_count;
     pthread_mutex_t leaving_mutex; /* guards leaving */
     ask *leaving;                  /* watchers that have gone, for whose end the engine's mailbox had no room */
     pthread_mutex_t traffic_mutex; /* guards the list, not the counts */
@@ -70,6 +74,18 @@ void ask_release(ask *question);
 void watchers_tick(cs_services *services);
 /* The same once the engine has stopped: lets the rest go. */
 void watchers_free(cs_services *services);
+
+/* How often a site probed since a moment. */
+struct probe_pace {
+    char site[CS_NAME_MAX + 1];
+    int64_t since_ms; /* monotonic */
+    unsigned count;
+};
+/* Probe */
+cs_status probe_request(cs_rpc_call *call, const ProtobufCMessage *request);
+cs_status probe_requests_end(cs_rpc_call *call);
+cs_status probe_response(cs_rpc_call *call, const ProtobufCMessage **ret);
+void probe_done(cs_rpc_call *call, bool is_cancelled);
 
 /* A blob on its way out, in chunks. */
 typedef struct outflow {

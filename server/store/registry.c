@@ -305,16 +305,28 @@ static cs_status admit_site(const admission *site, const cs_identity *identity)
     return CS_OK;
 }
 
-/* The lock is held for one binary search: cheaper than counting references. */
+/* snapshot_lock is held, for one binary search: cheaper than counting references. */
+static const admission *find_admission(const char *name)
+{
+    return snapshot == NULL ? NULL
+                            : bsearch(name, snapshot->sites, snapshot->count, sizeof snapshot->sites[0], compare_name);
+}
+
+bool cs_registry_is_newest(const cs_identity *identity)
+{
+    pthread_mutex_lock(&snapshot_lock);
+    const admission *site = find_admission(identity->name);
+    bool is_newest = site != NULL && cs_hash_equal(&site->leaf_key, &identity->public_key);
+    pthread_mutex_unlock(&snapshot_lock);
+    return is_newest;
+}
+
 cs_status cs_registry_admit(const cs_identity *identity)
 {
     if (identity->role != CS_ROLE_SITE)
         return cs_fail(CS_DENIED, "the caller's certificate is the coordinator's, expected a site's");
     pthread_mutex_lock(&snapshot_lock);
-    const admission *site = snapshot == NULL ? NULL
-                                             : bsearch(identity->name, snapshot->sites, snapshot->count,
-                                                       sizeof snapshot->sites[0], compare_name);
-    cs_status status = admit_site(site, identity);
+    cs_status status = admit_site(find_admission(identity->name), identity);
     pthread_mutex_unlock(&snapshot_lock);
     return status;
 }

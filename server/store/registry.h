@@ -58,5 +58,7 @@ CS_MUST_CHECK cs_status cs_registry_publish(cs_store *store);
 /* CS_OK, or CS_UNAUTHENTICATED / CS_DENIED with the reason: unknown site, revoked, a certificate that was replaced. Any
  * thread. */
 CS_MUST_CHECK cs_status cs_registry_admit(const cs_identity *identity);
+/* Whether an admitted site shows its newest certificate, or the one before. Any thread. */
+bool cs_registry_is_newest(const cs_identity *identity);
 
 #endif

@@ -13,6 +13,7 @@ static const ProtobufCMessageDescriptor *const types[] = {
     &consilium__v1__job_status__descriptor,         &consilium__v1__control_request__descriptor,
     &consilium__v1__control_answer__descriptor,     &consilium__v1__to_worker__descriptor,
     &consilium__v1__from_worker__descriptor,        &grpc__health__v1__health_check_request__descriptor,
+    &consilium__v1__probe_request__descriptor,      &consilium__v1__probe_answer__descriptor,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

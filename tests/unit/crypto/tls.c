@@ -330,13 +330,13 @@ static void probe_shows_the_certificate_without_trusting_it(void **state)
     cs_tls_listener *listener = listen_with(&leaf_pem, 1, PATIENT_MS, NULL);
     cs_tls_target target = target_of(listener);
     target.authority_pem = cs_buffer_view(&other_root_pem);
-    CS_AUTO(cs_buffer) shown = CS_BUFFER_EMPTY;
-    CS_AUTO(cs_string) issuer = NULL;
+    CS_AUTO(cs_tls_shown) shown = {0};
 
-    must_be_ok(cs_tls_probe(&target, &shown, &issuer));
+    must_be_ok(cs_tls_probe(&target, &shown));
 
-    assert_true(cs_bytes_equal(cs_buffer_view(&shown), cs_buffer_view(&leaf_pem)));
-    assert_non_null(strstr(issuer, "CN=Cardiac consortium"));
+    assert_true(cs_bytes_equal(cs_buffer_view(&shown.certificate_pem), cs_buffer_view(&leaf_pem)));
+    assert_non_null(strstr(shown.issuer, "CN=Cardiac consortium"));
+    assert_non_null(strstr(shown.subject, "CN=coordinator"));
     cs_tls_listener_stop(listener);
 }
 
@@ -589,15 +589,16 @@ static void proxies_that_refuse_or_talk_nonsense_are_named(void **state)
         cs_buffer_append_text(&endless, "X-Padding: yes\r\n");
     const struct {
         const char *answer, *said;
+        cs_status status;
     } cases[] = {
-        {"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "wants a login"},
-        {"HTTP/1.1 403 Forbidden\r\n\r\n", "refuses to connect to localhost:1: '403 Forbidden'"},
-        {"HTTP/1.1 302 \x1b[31mFound\r\n\r\n", "'302 ?[31mFound'"},
-        {"HTTP/2 200 OK\r\n\r\n", "does not answer with HTTP"},
-        {"HTTP/1.1 20 OK\r\n\r\n", "does not answer with HTTP"},
-        {"220 smtp.example.org\r\n\r\n", "does not answer with HTTP"},
-        {"HTTP/1.1 200 OK\r\n\r\nearly", "before the connection was open"},
-        {cs_buffer_text(&endless), "more than 8192 bytes"},
+        {"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "wants a login", CS_UNAUTHENTICATED},
+        {"HTTP/1.1 403 Forbidden\r\n\r\n", "refuses to connect to localhost:1: '403 Forbidden'", CS_DENIED},
+        {"HTTP/1.1 302 \x1b[31mFound\r\n\r\n", "'302 ?[31mFound'", CS_DENIED},
+        {"HTTP/2 200 OK\r\n\r\n", "does not answer with HTTP", CS_INVALID},
+        {"HTTP/1.1 20 OK\r\n\r\n", "does not answer with HTTP", CS_INVALID},
+        {"220 smtp.example.org\r\n\r\n", "does not answer with HTTP", CS_INVALID},
+        {"HTTP/1.1 200 OK\r\n\r\nearly", "before the connection was open", CS_INVALID},
+        {cs_buffer_text(&endless), "more than 8192 bytes", CS_INVALID},
     };
     for (size_t i = 0; i < CS_COUNT(cases); i++) {
         raw_peer proxy = {.run = answer_and_wait, .answer = cases[i].answer};
@@ -609,7 +610,7 @@ static void proxies_that_refuse_or_talk_nonsense_are_named(void **state)
                                 .authority_pem = cs_buffer_view(&root_pem),
                                 .timeout_ms = PATIENT_MS};
         cs_tls *tls = NULL;
-        must_fail(cs_tls_connect(&target, &tls), CS_UNAVAILABLE, "proxy 127.0.0.1:", cases[i].said);
+        must_fail(cs_tls_connect(&target, &tls), cases[i].status, "proxy 127.0.0.1:", cases[i].said);
         raw_peer_end(&proxy);
     }
 }
