@@ -13,7 +13,11 @@
 static const cs_phase_rule rules[] = {
     {.phase = "initialize", .output = "model", .output_bytes = 64 * GIB},
     {.phase = "statistics", .output = "statistics", .output_bytes = 64 * 1024 * 1024},
-    {.phase = "train", .output = "update", .is_shaped = true, .output_bytes = CS_SAFETENSORS_HEADER_MAX_BYTES},
+    {.phase = "train",
+     .output = "update",
+     .is_shaped = true,
+     .output_bytes = CS_SAFETENSORS_HEADER_MAX_BYTES,
+     .kept = "optimizer"},
     {.phase = "evaluate"},
 };
 
@@ -130,6 +134,13 @@ cs_status cs_exchange_check(const char *path, const char *model_path, const char
     return check_finite(file, name);
 }
 
+static cs_status size_of(const char *path, uint64_t *ret)
+{
+    CS_AUTO(cs_fd) fd = -1;
+    CS_TRY(cs_file_open(path, O_RDONLY, 0, &fd));
+    return cs_file_size(fd, ret);
+}
+
 static cs_status largest_output(const cs_phase_rule *rule, const char *model_path, uint64_t *ret)
 {
     *ret = rule->output_bytes;
@@ -137,10 +148,8 @@ static cs_status largest_output(const cs_phase_rule *rule, const char *model_pat
         return CS_OK;
     if (model_path == NULL)
         return cs_fail(CS_INVALID, "%s: there was no model to compare it with", rule->output);
-    CS_AUTO(cs_fd) fd = -1;
     uint64_t size = 0;
-    CS_TRY(cs_file_open(model_path, O_RDONLY, 0, &fd));
-    CS_TRY(cs_file_size(fd, &size));
+    CS_TRY(size_of(model_path, &size));
     *ret += size;
     return CS_OK;
 }
@@ -163,4 +172,16 @@ cs_status cs_exchange_take(cs_blobs *blobs, const cs_phase_rule *rule, const cha
         return cs_fail(status, "%s", sentence);
     }
     return cs_blobs_adopt(blobs, staging_path, ret, ret_size);
+}
+
+cs_status cs_exchange_take_kept(cs_blobs *blobs, const cs_phase_rule *rule, const char *folder, const char *file,
+                                const char *model_path, const char *staging_path, cs_hash *ret)
+{
+    uint64_t model_size = 0, size = 0;
+    if (model_path != NULL)
+        CS_TRY(size_of(model_path, &model_size));
+    const cs_phase_rule kept = {.phase = rule->phase,
+                                .output = rule->kept,
+                                .output_bytes = CS_KEPT_MODELS * model_size + CS_SAFETENSORS_HEADER_MAX_BYTES};
+    return cs_exchange_take(blobs, &kept, folder, file, NULL, staging_path, ret, &size);
 }

@@ -11,6 +11,7 @@ typedef struct cs_phase_rule {
     const char *output;    /* the only output's name; NULL: numbers only */
     bool is_shaped;        /* it must have the tensors of the input "model" */
     uint64_t output_bytes; /* the most it may have; shaped: in addition to the model's */
+    const char *kept;      /* what it may leave for the job's next task of this phase; never sent; NULL: nothing */
 } cs_phase_rule;
 /* NULL when this build has no such phase. */
 const cs_phase_rule *cs_phase_rule_find(const char *phase);
@@ -27,5 +28,10 @@ CS_MUST_CHECK cs_status cs_exchange_check(const char *path, const char *model_pa
 CS_MUST_CHECK cs_status cs_exchange_take(cs_blobs *blobs, const cs_phase_rule *rule, const char *folder,
                                          const char *file, const char *model_path, const char *staging_path,
                                          cs_hash *ret, uint64_t *ret_size);
+/* The same for what the phase keeps: any safetensors of finite values, as large as CS_KEPT_MODELS models. */
+#define CS_KEPT_MODELS 4
+CS_MUST_CHECK cs_status cs_exchange_take_kept(cs_blobs *blobs, const cs_phase_rule *rule, const char *folder,
+                                              const char *file, const char *model_path, const char *staging_path,
+                                              cs_hash *ret);
 
 #endif

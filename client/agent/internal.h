@@ -77,7 +77,9 @@ struct task {
     cs_buffer result; /* packed TaskResult, from STEP_UPLOAD on */
     cs_hash blobs[2 * CS_TASK_BLOBS_MAX];
     size_t blobs_count;
-    cs_status status; /* of the step */
+    bool has_kept, keeps;     /* does it take up what an earlier round left; does it leave something itself */
+    cs_hash kept, keeps_blob; /* … */
+    cs_status status;         /* of the step */
     bool is_worth_repeating;
     char sentence[CS_ERROR_TEXT_BYTES];
     int64_t progress_ms; /* when the last progress went out */

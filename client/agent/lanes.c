@@ -4,6 +4,7 @@
 
 #include "common/base/failpoint.h"
 #include "common/base/log.h"
+#include "common/config/metric.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,11 +209,6 @@ static cs_status worker_ready(void *self, const Consilium__V1__WorkerReady *read
     return CS_OK;
 }
 
-static char *input_file(const Consilium__V1__Blob *blob)
-{
-    return cs_format("%s.safetensors", blob->name);
-}
-
 static const Consilium__V1__Blob *input_named(const struct task *task, const char *name)
 {
     for (size_t i = 0; i < task->assignment->n_inputs; i++)
@@ -221,21 +217,28 @@ static const Consilium__V1__Blob *input_named(const struct task *task, const cha
     return NULL;
 }
 
+static cs_status give_input(struct task *task, const char *name, const cs_hash *blob, const char *folder,
+                            cs_arena *arena, Consilium__V1__WorkerTask *ret)
+{
+    CS_AUTO(cs_string) file = cs_format("%s.safetensors", name);
+    CS_TRY(cs_exchange_give(task->agent->blobs, blob, folder, file));
+    Consilium__V1__NamedFile *named = cs_arena_alloc(arena, sizeof(*named));
+    consilium__v1__named_file__init(named);
+    named->name = (char *)(uintptr_t)name;
+    named->file = cs_arena_strdup(arena, file);
+    ret->inputs[ret->n_inputs++] = named;
+    return CS_OK;
+}
+
 static cs_status give_inputs(struct task *task, const char *folder, cs_arena *arena, Consilium__V1__WorkerTask *ret)
 {
     const Consilium__V1__TaskAssignment *assignment = task->assignment;
     ret->inputs = cs_arena_alloc(arena, (assignment->n_inputs + 1) * sizeof(*ret->inputs));
-    for (size_t i = 0; i < assignment->n_inputs; i++) {
-        const Consilium__V1__Blob *blob = assignment->inputs[i];
-        CS_AUTO(cs_string) file = input_file(blob);
-        CS_TRY(cs_exchange_give(task->agent->blobs, &task->blobs[i], folder, file));
-        Consilium__V1__NamedFile *named = cs_arena_alloc(arena, sizeof(*named));
-        consilium__v1__named_file__init(named);
-        named->name = blob->name;
-        named->file = cs_arena_strdup(arena, file);
-        ret->inputs[ret->n_inputs++] = named;
-    }
-    return CS_OK;
+    for (size_t i = 0; i < assignment->n_inputs; i++)
+        CS_TRY(give_input(task, assignment->inputs[i]->name, &task->blobs[i], folder, arena, ret));
+    if (!task->has_kept)
+        return CS_OK;
+    return give_input(task, cs_phase_rule_find(task->phase)->kept, &task->kept, folder, arena, ret);
 }
 
 static cs_status check_numbers(const Consilium__V1__TaskResult *result)
@@ -249,6 +252,10 @@ static cs_status check_numbers(const Consilium__V1__TaskResult *result)
         for (size_t m = 0; m < evaluation->n_metrics; m++)
             if (strlen(evaluation->metrics[m]->name) > METRIC_NAME_MAX)
                 return cs_fail(CS_INVALID, "the name of a metric is longer than %d bytes", METRIC_NAME_MAX);
+        for (size_t m = 0; m < evaluation->n_metrics; m++)
+            if (evaluation->metrics[m]->n_parts > CS_METRIC_PARTS_MAX)
+                return cs_fail(CS_EXHAUSTED, "a metric of %zu parts, the most is %d", evaluation->metrics[m]->n_parts,
+                               CS_METRIC_PARTS_MAX);
     }
     return CS_OK;
 }
@@ -259,7 +266,9 @@ static cs_status take_outputs(struct task *task, const Consilium__V1__WorkerDone
 {
     const cs_phase_rule *rule = cs_phase_rule_find(task->phase);
     const size_t expected = rule->output != NULL ? 1 : 0;
-    if (done->n_outputs != expected || (expected == 1 && strcmp(done->outputs[0]->name, rule->output) != 0))
+    const size_t kept = rule->kept != NULL && done->n_outputs == expected + 1 ? 1 : 0;
+    if (done->n_outputs != expected + kept || (kept == 1 && strcmp(done->outputs[expected]->name, rule->kept) != 0) ||
+        (expected == 1 && strcmp(done->outputs[0]->name, rule->output) != 0))
         return cs_fail(CS_DENIED, "phase '%s' brings %s, the worker brought %zu blobs", task->phase,
                        expected == 1 ? rule->output : "no blob", done->n_outputs);
     *ret_count = expected;
@@ -278,6 +287,12 @@ static cs_status take_outputs(struct task *task, const Consilium__V1__WorkerDone
     CS_TRY(cs_exchange_take(task->agent->blobs, rule, folder, done->outputs[0]->file, model_path, staging, hash,
                             &ret_output->size));
     task->blobs_count++;
+    task->keeps = kept == 1;
+    if (task->keeps) {
+        CS_TRY(cs_exchange_take_kept(task->agent->blobs, rule, folder, done->outputs[expected]->file, model_path,
+                                     staging, &task->keeps_blob));
+        task->blobs[task->blobs_count++] = task->keeps_blob;
+    }
     ret_output->name = (char *)(uintptr_t)rule->output;
     ret_output->sha256 = cs_wire_data(hash->bytes, sizeof(hash->bytes));
     return CS_OK;

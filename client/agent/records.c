@@ -24,6 +24,12 @@ static const char schema_v2[] = "CREATE TABLE roster (id INTEGER PRIMARY KEY CHE
                                 "  approved BLOB NOT NULL, approved_ms INTEGER NOT NULL);"
                                 "INSERT INTO roster VALUES (1, x'', x'', 0);";
 
+/* What the site keeps of a job for its own next task: an optimizer's memory. */
+static const char schema_v3[] =
+    "CREATE TABLE kept (job TEXT NOT NULL REFERENCES job ON DELETE CASCADE, name TEXT NOT NULL, round INTEGER NOT NULL,"
+    "  blob BLOB NOT NULL, PRIMARY KEY (job, name)) WITHOUT ROWID;"
+    "CREATE INDEX kept_of ON kept (blob);";
+
 /* JOB_COMPLETE and what follows it. */
 #define ENDED "state >= 4"
 
@@ -34,7 +40,7 @@ struct cs_records {
 
 cs_status cs_records_open(const char *path, cs_records **ret)
 {
-    const char *const migrations[] = {schema_v1, schema_v2};
+    const char *const migrations[] = {schema_v1, schema_v2, schema_v3};
     CS_AUTO_PTR(cs_records) records = cs_alloc(sizeof(*records));
     CS_TRY(cs_db_open(path, migrations, CS_COUNT(migrations), &records->db));
     *ret = CS_TAKE(records);
@@ -180,6 +186,12 @@ cs_status cs_records_find_plan(cs_records *records, const cs_hash *plan, cs_aren
     return ret->data != NULL ? CS_OK : cs_fail(CS_EXHAUSTED, "agent.db: the plan does not fit the answer");
 }
 
+static cs_status forget_work(cs_records *records, const char *job)
+{
+    CS_TRY(cs_db_run(records->db, "DELETE FROM result WHERE job = ?1", "t", job));
+    return cs_db_run(records->db, "DELETE FROM kept WHERE job = ?1", "t", job);
+}
+
 static cs_status decide(cs_records *records, const char *job, Consilium__V1__Decision decision, const char *reason,
                         uint32_t further_runs)
 {
@@ -187,7 +199,7 @@ static cs_status decide(cs_records *records, const char *job, Consilium__V1__Dec
                      (int64_t)decision, reason));
     /* What was computed under an approval that is withdrawn is not delivered. */
     if (decision == CONSILIUM__V1__DECISION__DECISION_REFUSED)
-        CS_TRY(cs_db_run(records->db, "DELETE FROM result WHERE job = ?1", "t", job));
+        CS_TRY(forget_work(records, job));
     return cs_db_run(records->db,
                      "INSERT INTO approval SELECT plan, ?2 FROM job WHERE job = ?1"
                      " ON CONFLICT (plan) DO UPDATE SET runs_left = excluded.runs_left",
@@ -214,7 +226,7 @@ static cs_status set_state(cs_records *records, const char *job, Consilium__V1__
     CS_TRY(cs_db_run(records->db, "UPDATE job SET state = ?2 WHERE job = ?1", "ti", job, (int64_t)state));
     if (state < CONSILIUM__V1__JOB_STATE__JOB_COMPLETE)
         return CS_OK;
-    CS_TRY(cs_db_run(records->db, "DELETE FROM result WHERE job = ?1", "t", job));
+    CS_TRY(forget_work(records, job));
     CS_TRY(cs_db_run(records->db,
                      "DELETE FROM job WHERE job IN (SELECT job FROM job WHERE " ENDED
                      " ORDER BY offered_ms DESC LIMIT -1 OFFSET ?1)",
@@ -237,6 +249,9 @@ static cs_status put_result(cs_records *records, const cs_result_record *result,
     for (size_t i = 0; i < count; i++)
         CS_TRY(cs_db_run(records->db, "INSERT OR IGNORE INTO result_blob VALUES (?1, ?2, ?3, ?4)", "titb", result->job,
                          (int64_t)result->round, result->phase, of_hash(&blobs[i])));
+    if (result->kept != NULL)
+        CS_TRY(cs_db_run(records->db, "INSERT OR REPLACE INTO kept VALUES (?1, ?2, ?3, ?4)", "ttib", result->job,
+                         result->kept, (int64_t)result->round, of_hash(&result->kept_blob)));
     return cs_db_run(records->db, "UPDATE job SET highest_round = max(highest_round, ?2) WHERE job = ?1", "ti",
                      result->job, (int64_t)result->round);
 }
@@ -246,6 +261,17 @@ cs_status cs_records_put_result(cs_records *records, const cs_result_record *res
 {
     CS_TRY(join_transaction(records));
     return leave_transaction(records, put_result(records, result, blobs, blobs_count));
+}
+
+cs_status cs_records_find_kept(cs_records *records, const char *job, const char *name, uint32_t round, cs_hash *ret)
+{
+    CS_AUTO_PTR(cs_rows) rows = NULL;
+    CS_TRY(cs_db_query(records->db, "SELECT blob FROM kept WHERE job = ?1 AND name = ?2 AND round < ?3", "tti", &rows,
+                       job, name, (int64_t)round));
+    if (cs_rows_next(rows))
+        return cs_hash_from(cs_rows_bytes(rows, 0), "kept blob in agent.db", ret);
+    CS_TRY(cs_rows_status(rows));
+    return cs_fail(CS_NOT_FOUND, "job '%s' has kept no '%s'", job, name);
 }
 
 cs_status cs_records_list_results(cs_records *records, cs_arena *arena, cs_result_record **ret, size_t *ret_count)
@@ -293,7 +319,9 @@ cs_status cs_records_flush(cs_records *records)
 cs_status cs_records_is_blob_needed(cs_records *records, const cs_hash *blob, bool *ret)
 {
     CS_AUTO_PTR(cs_rows) rows = NULL;
-    CS_TRY(cs_db_query(records->db, "SELECT 1 FROM result_blob WHERE blob = ?1 LIMIT 1", "b", &rows, of_hash(blob)));
+    CS_TRY(cs_db_query(records->db,
+                       "SELECT 1 FROM result_blob WHERE blob = ?1 UNION ALL SELECT 1 FROM kept WHERE blob = ?1 LIMIT 1",
+                       "b", &rows, of_hash(blob)));
     *ret = cs_rows_next(rows);
     return cs_rows_status(rows);
 }

@@ -46,13 +46,19 @@ typedef struct cs_result_record {
     const char *job, *phase;
     uint32_t round;
     bool is_acknowledged;
-    cs_bytes packed; /* a TaskResult */
+    cs_bytes packed;   /* a TaskResult */
+    const char *kept;  /* what the site keeps for the job's next task of this phase; NULL: nothing … */
+    cs_hash kept_blob; /* … and where it lies */
 } cs_result_record;
 
-/* Durable on return: the result, the highest round, and the blobs (inputs and outputs) that must stay. Acknowledged
- * results of earlier rounds of the job are forgotten. */
+/* Durable on return, and together: the result, the highest round, the blobs (inputs and outputs) that must stay, and
+ * what is kept, in place of what was kept before. Acknowledged results of earlier rounds of the job are forgotten. */
 CS_MUST_CHECK cs_status cs_records_put_result(cs_records *records, const cs_result_record *result, const cs_hash *blobs,
                                               size_t blobs_count);
+/* What tasks of rounds before `round` left under this name; CS_NOT_FOUND. Forgotten when the job ends or its approval
+ * is withdrawn. */
+CS_MUST_CHECK cs_status cs_records_find_kept(cs_records *records, const char *job, const char *name, uint32_t round,
+                                             cs_hash *ret);
 CS_MUST_CHECK cs_status cs_records_list_results(cs_records *records, cs_arena *arena, cs_result_record **ret,
                                                 size_t *ret_count);
 /* Becomes durable with the next change or flush: after a crash in between the result is sent and answered once more. */

@@ -190,8 +190,12 @@ static void answer_failed(cs_agent *agent, const Consilium__V1__TaskKey *key, co
 static cs_status store_result(cs_agent *agent, struct task *task)
 {
     CS_FAILPOINT("agent.result.store");
-    const cs_result_record record = {
-        .job = task->job, .phase = task->phase, .round = task->round, .packed = cs_buffer_view(&task->result)};
+    const cs_result_record record = {.job = task->job,
+                                     .phase = task->phase,
+                                     .round = task->round,
+                                     .packed = cs_buffer_view(&task->result),
+                                     .kept = task->keeps ? cs_phase_rule_find(task->phase)->kept : NULL,
+                                     .kept_blob = task->keeps_blob};
     CS_TRY(cs_records_put_result(agent->records, &record, task->blobs, task->blobs_count));
     CS_FAILPOINT("agent.result.stored");
     *(task->has_failed ? &agent->counts.tasks_failed : &agent->counts.tasks_done) += 1;
@@ -221,6 +225,7 @@ static void make_failed(struct task *task)
     cs_buffer_reset(&task->result);
     cs_wire_pack(&result.base, &task->result);
     task->blobs_count = 0;
+    task->keeps = false; /* what was kept before stays as it is */
 }
 
 cs_status tasks_restore(cs_agent *agent)
@@ -305,6 +310,20 @@ static cs_status copy_assignment(struct task *task, const Consilium__V1__TaskAss
     return CS_OK;
 }
 
+/* What the site's last task of this phase left. Nothing that the coordinator sends can stand in its place. */
+static cs_status find_kept(cs_agent *agent, struct task *task)
+{
+    const char *name = cs_phase_rule_find(task->phase)->kept;
+    if (name == NULL)
+        return CS_OK;
+    for (size_t i = 0; i < task->assignment->n_inputs; i++)
+        if (strcmp(task->assignment->inputs[i]->name, name) == 0)
+            return cs_fail(CS_DENIED, "the task brings an input '%s', which only the site itself has", name);
+    const cs_status found = cs_records_find_kept(agent->records, task->job, name, task->round, &task->kept);
+    task->has_kept = found == CS_OK;
+    return found == CS_NOT_FOUND ? CS_OK : found;
+}
+
 static size_t count_open(const cs_agent *agent)
 {
     size_t count = 0;
@@ -347,10 +366,12 @@ static cs_status take_assignment(cs_agent *agent, const Consilium__V1__TaskAssig
     task->plan = plan;
     memcpy(task->blobs, blobs, assignment->n_inputs * sizeof(blobs[0]));
     task->blobs_count = assignment->n_inputs;
-    const cs_status copied = copy_assignment(task, assignment);
-    if (copied != CS_OK)
+    cs_status status = copy_assignment(task, assignment);
+    if (status == CS_OK)
+        status = find_kept(agent, task);
+    if (status != CS_OK)
         forget_task(agent, task);
-    return copied;
+    return status;
 }
 
 void tasks_assign(cs_agent *agent, const Consilium__V1__TaskAssignment *assignment)

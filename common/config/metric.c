@@ -9,11 +9,22 @@ static bool is_auc(const char *name)
     return strcmp(name, cs_metric_name(CS_METRIC_AUC)) == 0;
 }
 
+static bool is_calibration(const char *name)
+{
+    return strcmp(name, cs_metric_name(CS_METRIC_CALIBRATION_ERROR)) == 0;
+}
+
+size_t cs_metric_parts_in(const cs_plan *plan, const char *name)
+{
+    if (is_calibration(name))
+        return (size_t)CS_METRIC_BIN_PARTS * plan->evaluation.bins;
+    return is_auc(name) ? CS_METRIC_CLASS_PARTS * cs_plan_outputs(plan) : 0;
+}
+
 bool cs_metric_has_parts(const char *name, size_t count)
 {
-    const bool is_calibration = strcmp(name, cs_metric_name(CS_METRIC_CALIBRATION_ERROR)) == 0;
-    const size_t divisor = is_calibration ? CS_METRIC_BIN_PARTS : CS_METRIC_CLASS_PARTS;
-    return (is_calibration || is_auc(name)) && count > 0 && count <= CS_METRIC_PARTS_MAX && count % divisor == 0;
+    const size_t divisor = is_calibration(name) ? CS_METRIC_BIN_PARTS : CS_METRIC_CLASS_PARTS;
+    return (is_calibration(name) || is_auc(name)) && count > 0 && count <= CS_METRIC_PARTS_MAX && count % divisor == 0;
 }
 
 size_t cs_metric_classes_measured(const double *parts, size_t count)

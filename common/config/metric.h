@@ -12,6 +12,8 @@
 #define CS_METRIC_PARTS_MAX   (CS_METRIC_BIN_PARTS * CS_PLAN_BINS_MAX)
 _Static_assert(CS_METRIC_CLASS_PARTS *CS_PLAN_CLASSES_MAX <= CS_METRIC_PARTS_MAX, "room for the parts of every metric");
 
+/* How many parts the metric of this name has in evaluations of this plan; 0: none. */
+size_t cs_metric_parts_in(const cs_plan *plan, const char *name);
 /* Does a metric of this name come from parts, in this number? */
 bool cs_metric_has_parts(const char *name, size_t count);
 /* The value that the parts give. False where they give none: no rows, or no pair of any class.

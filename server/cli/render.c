@@ -2,6 +2,7 @@
 #include "server/cli/cli.h"
 
 #include "common/base/clock.h"
+#include "common/config/metric.h"
 #include "common/crypto/digest.h"
 
 #include <inttypes.h>
@@ -81,6 +82,37 @@ static bool has_percent(Consilium__V1__Participation value)
 
 /* ---- JSON ---- */
 
+static bool is_calibration(const Consilium__V1__Metric *metric)
+{
+    return strcmp(metric->name, cs_metric_name(CS_METRIC_CALIBRATION_ERROR)) == 0 &&
+           cs_metric_has_parts(metric->name, metric->n_parts);
+}
+
+/* An AUC over several classes says how many of them it is the mean of. */
+static bool is_macro(const Consilium__V1__Metric *metric)
+{
+    return !is_calibration(metric) && metric->n_parts > CS_METRIC_CLASS_PARTS;
+}
+
+static void append_parts_json(cs_json *json, const Consilium__V1__Metric *metric)
+{
+    if (is_macro(metric)) {
+        cs_json_uint(json, "classes", metric->n_parts / CS_METRIC_CLASS_PARTS);
+        cs_json_uint(json, "measured", cs_metric_classes_measured(metric->parts, metric->n_parts));
+    }
+    if (!is_calibration(metric))
+        return;
+    cs_json_list(json, "bins");
+    for (size_t i = 0; i < metric->n_parts; i += CS_METRIC_BIN_PARTS) {
+        cs_json_object(json, NULL);
+        cs_json_real(json, "rows", metric->parts[i]);
+        cs_json_real(json, "predicted", metric->parts[i + 1]);
+        cs_json_real(json, "observed", metric->parts[i + 2]);
+        cs_json_end(json, '}');
+    }
+    cs_json_end(json, ']');
+}
+
 static void append_evaluation(cs_json *json, const Consilium__V1__SiteEvaluation *entry)
 {
     const Consilium__V1__Evaluation *evaluation = entry->evaluation;
@@ -98,6 +130,7 @@ static void append_evaluation(cs_json *json, const Consilium__V1__SiteEvaluation
             cs_json_real(json, "sum", metric->sum);
             cs_json_real(json, "count", metric->count);
         }
+        append_parts_json(json, metric);
         cs_json_end(json, '}');
     }
     cs_json_end(json, '}');
@@ -271,6 +304,37 @@ static bool is_closed(const Consilium__V1__JobStatus *job, size_t index)
     return job->history[index]->round < job->round || cli_job_has_ended(job->state);
 }
 
+/* Of each bin with rows: what the model said on average, and what share came true. */
+static void append_reliability(cs_buffer *out, const Consilium__V1__Evaluation *evaluation)
+{
+    for (size_t m = 0; m < evaluation->n_metrics; m++) {
+        const Consilium__V1__Metric *metric = evaluation->metrics[m];
+        const double bins = (double)(metric->n_parts / CS_METRIC_BIN_PARTS);
+        if (!is_calibration(metric))
+            continue;
+        cs_buffer_printf(out, "\ncalibration, all sites, %s rows scaled by %s\n  %-13s %9s %9s %7s\n",
+                         evaluation->split, evaluation->standardize, "bin", "predicted", "observed", "rows");
+        for (size_t i = 0; i < metric->n_parts; i += CS_METRIC_BIN_PARTS) {
+            const double rows = metric->parts[i], bin = (double)(i / CS_METRIC_BIN_PARTS);
+            if (rows > 0)
+                cs_buffer_printf(out, "  %5.3f – %5.3f %9.3f %9.3f %7.0f\n", bin / bins, (bin + 1) / bins,
+                                 metric->parts[i + 1] / rows, metric->parts[i + 2] / rows, rows);
+        }
+    }
+}
+
+static void append_metric(cs_buffer *out, const Consilium__V1__Metric *metric)
+{
+    if (metric->is_defined)
+        cs_buffer_printf(out, "  %s %.4f", metric->name, metric->value);
+    else
+        cs_buffer_printf(out, "  %s undefined", metric->name);
+    const size_t classes = metric->n_parts / CS_METRIC_CLASS_PARTS;
+    if (is_macro(metric) && cs_metric_classes_measured(metric->parts, metric->n_parts) < classes)
+        cs_buffer_printf(out, " (%zu of %zu classes)", cs_metric_classes_measured(metric->parts, metric->n_parts),
+                         classes);
+}
+
 static void append_last_evaluations(cs_buffer *out, const Consilium__V1__JobStatus *job)
 {
     const Consilium__V1__RoundSummary *last = NULL;
@@ -287,14 +351,13 @@ static void append_last_evaluations(cs_buffer *out, const Consilium__V1__JobStat
             continue;
         cs_buffer_printf(out, "  %-16s %-5s %-10s", entry->site[0] ? entry->site : "all sites",
                          entry->evaluation->split, entry->evaluation->standardize);
-        for (size_t m = 0; m < entry->evaluation->n_metrics; m++) {
-            const Consilium__V1__Metric *metric = entry->evaluation->metrics[m];
-            if (metric->is_defined)
-                cs_buffer_printf(out, "  %s %.4f", metric->name, metric->value);
-            else
-                cs_buffer_printf(out, "  %s undefined", metric->name);
-        }
+        for (size_t m = 0; m < entry->evaluation->n_metrics; m++)
+            append_metric(out, entry->evaluation->metrics[m]);
         cs_buffer_append_text(out, "\n");
+    }
+    for (size_t i = 0; i < last->n_evaluations; i++) {
+        if (!last->evaluations[i]->site[0])
+            append_reliability(out, last->evaluations[i]->evaluation);
     }
 }
 

@@ -5,6 +5,7 @@
 #include "common/base/clock.h"
 #include "common/base/failpoint.h"
 #include "common/base/log.h"
+#include "common/config/metric.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -193,16 +194,24 @@ static cs_status check_word(const char *word, const char *what)
     return CS_OK;
 }
 
-static cs_status check_metric(const Consilium__V1__Metric *metric)
+static cs_status check_metric(const cs_plan *plan, const Consilium__V1__Metric *metric)
 {
     CS_TRY(check_word(metric->name, "metric name"));
     if (!isfinite(metric->value) || !isfinite(metric->sum) || !isfinite(metric->count) || metric->count < 0)
         return cs_fail(CS_INVALID, "metric '%s': value, sum and count must be finite and the count not negative",
                        metric->name);
+    /* None: a site of an earlier version. Its value is shown and not pooled. */
+    if (metric->n_parts > 0 && metric->n_parts != cs_metric_parts_in(plan, metric->name))
+        return cs_fail(CS_INVALID, "metric '%s': %zu parts, the plan's has %zu", metric->name, metric->n_parts,
+                       cs_metric_parts_in(plan, metric->name));
+    for (size_t i = 0; i < metric->n_parts; i++) {
+        if (!isfinite(metric->parts[i]) || metric->parts[i] < 0)
+            return cs_fail(CS_INVALID, "metric '%s': parts must be finite and not negative", metric->name);
+    }
     return CS_OK;
 }
 
-static cs_status check_evaluations(const Consilium__V1__TaskResult *result)
+static cs_status check_evaluations(const cs_plan *plan, const Consilium__V1__TaskResult *result)
 {
     if (result->n_evaluations > EVALUATIONS_MAX)
         return cs_fail(CS_INVALID, "%zu evaluations, the most is %d", result->n_evaluations, EVALUATIONS_MAX);
@@ -214,7 +223,7 @@ static cs_status check_evaluations(const Consilium__V1__TaskResult *result)
         if (evaluation->n_metrics > METRICS_MAX)
             return cs_fail(CS_INVALID, "%zu metrics, the most is %d", evaluation->n_metrics, METRICS_MAX);
         for (size_t m = 0; m < evaluation->n_metrics; m++)
-            CS_TRY(check_metric(evaluation->metrics[m]));
+            CS_TRY(check_metric(plan, evaluation->metrics[m]));
     }
     return CS_OK;
 }
@@ -267,7 +276,7 @@ static cs_status check_result(cs_engine *engine, const struct job *job, const cs
         return cs_fail(CS_INVALID, "samples: found %" PRIu64 ", expected 1 to %llu", result->samples, SAMPLES_MAX);
     if (!isfinite(result->loss))
         return cs_fail(CS_INVALID, "the training loss is not finite");
-    CS_TRY(check_evaluations(result));
+    CS_TRY(check_evaluations(plan_of(job), result));
     return check_outputs(engine, job, phase, site, has_base ? base.size : 0, result);
 }
 

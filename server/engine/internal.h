@@ -64,6 +64,7 @@ struct job {
     int64_t deadline_at_ms; /* monotonic; meaningful while row.remaining_ms >= 0 */
     int64_t look_at_ms;     /* when a paused job looks again whether it can go on */
     bool is_folding;        /* the aggregation thread has the fold */
+    bool stops_early;       /* what was folded just now says so; true only until the transition that follows from it */
     cs_status fold_status;  /* of the last one */
     bool was_loaded;        /* still in the phase in which the process found it: see access.h */
     bool has_changed;       /* watchers are told */
@@ -135,7 +136,8 @@ void relay(cs_engine *engine, const char *site, const Consilium__V1__Relay *mess
 /* ---- report.c: what is true about a job ---- */
 CS_MUST_CHECK cs_status report_job(cs_engine *engine, const struct job *job, bool with_history, cs_arena *arena,
                                    Consilium__V1__JobStatus **ret);
-/* How good the base model of a phase is by the pooled evaluations of its folded results; smaller is better. */
+/* How good the base model of a phase is by the pooled evaluations of its folded results; smaller is better. With early
+ * stopping the plan's metric on validation rows, else log loss, or accuracy, on those or on test rows. */
 CS_MUST_CHECK cs_status report_score(cs_engine *engine, const struct job *job, uint32_t round, const cs_phase *phase,
                                      bool *ret_has, double *ret_score);
 /* The mean training loss of the folded sites, weighted by samples. */

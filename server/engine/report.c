@@ -3,11 +3,15 @@
 #include "server/engine/internal.h"
 
 #include "common/base/clock.h"
+#include "common/config/metric.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+/* What sites call "auc" has another name once it is pooled: no pair of rows of two sites is in it. */
+#define POOLED_AUC "auc_within_sites"
 
 #define NEED(pointer)                                                                                                  \
     do {                                                                                                               \
@@ -63,7 +67,8 @@ typedef struct results results;
 /* ---- pooling ---- */
 
 /* "global" evaluations that agree in split and standardization, pooled over the folded sites: Σ sum / Σ count of the
- * metrics that every site says pool. AUC never does: a pooled one needs the rows. */
+ * metrics that every site says pool, and those that have parts by the sums of these. An AUC over all rows would need
+ * the rows: its parts are pairs within a site. */
 static Consilium__V1__Evaluation *find_pooled(Consilium__V1__SiteEvaluation **list, size_t count,
                                               const Consilium__V1__Evaluation *like)
 {
@@ -90,6 +95,20 @@ static cs_status new_pooled(cs_arena *arena, const Consilium__V1__Evaluation *li
     return CS_OK;
 }
 
+static cs_status add_parts(cs_arena *arena, Consilium__V1__Metric *sum, const Consilium__V1__Metric *metric)
+{
+    if (!sum->parts) {
+        sum->parts = take(arena, metric->n_parts, sizeof(*sum->parts));
+        NEED(sum->parts);
+        sum->n_parts = metric->n_parts;
+    }
+    /* The door let in only as many as the plan asks for. */
+    for (size_t i = 0; i < CS_MIN(sum->n_parts, metric->n_parts); i++)
+        sum->parts[i] += metric->parts[i];
+    sum->is_defined = cs_metric_of_parts(metric->name, sum->parts, sum->n_parts, &sum->value);
+    return CS_OK;
+}
+
 static cs_status add_metrics(cs_arena *arena, Consilium__V1__Evaluation *pooled, const Consilium__V1__Evaluation *from)
 {
     Consilium__V1__Metric **metrics = take(arena, pooled->n_metrics + from->n_metrics, sizeof(*metrics));
@@ -99,18 +118,25 @@ static cs_status add_metrics(cs_arena *arena, Consilium__V1__Evaluation *pooled,
     pooled->metrics = metrics;
     for (size_t i = 0; i < from->n_metrics; i++) {
         const Consilium__V1__Metric *metric = from->metrics[i];
-        if (!metric->pools || !metric->is_defined)
+        const bool has_parts = metric->n_parts > 0;
+        if (!has_parts && (!metric->pools || !metric->is_defined))
             continue;
+        const bool is_auc = has_parts && strcmp(metric->name, cs_metric_name(CS_METRIC_AUC)) == 0;
+        char *name = is_auc ? (char *)(uintptr_t)POOLED_AUC : metric->name;
         Consilium__V1__Metric *sum = NULL;
         for (size_t m = 0; m < pooled->n_metrics && !sum; m++)
-            sum = strcmp(pooled->metrics[m]->name, metric->name) == 0 ? pooled->metrics[m] : NULL;
+            sum = strcmp(pooled->metrics[m]->name, name) == 0 ? pooled->metrics[m] : NULL;
         if (!sum) {
             sum = take(arena, 1, sizeof(*sum));
             NEED(sum);
             consilium__v1__metric__init(sum);
-            sum->name = metric->name;
-            sum->pools = true;
+            sum->name = name;
+            sum->pools = !has_parts;
             pooled->metrics[pooled->n_metrics++] = sum;
+        }
+        if (has_parts) {
+            CS_TRY(add_parts(arena, sum, metric));
+            continue;
         }
         sum->sum += metric->sum;
         sum->count += metric->count;
@@ -163,6 +189,25 @@ static bool metric_value(const Consilium__V1__Evaluation *evaluation, const char
     return false;
 }
 
+/* The metric that the plan stops by; of those for which more is better the negative. */
+static bool stopping_score(const cs_plan *plan, Consilium__V1__SiteEvaluation *const *pooled, size_t count, double *ret)
+{
+    const cs_metric metric = plan->training.early_stopping.metric;
+    const char *name = metric == CS_METRIC_AUC ? POOLED_AUC : cs_metric_name(metric);
+    const char *standardize = cs_standardize_name(plan->dataset.standardize);
+    for (size_t i = 0; i < count; i++) {
+        const Consilium__V1__Evaluation *evaluation = pooled[i]->evaluation;
+        if (strcmp(evaluation->split, "valid") != 0 || strcmp(evaluation->standardize, standardize) != 0)
+            continue;
+        if (!metric_value(evaluation, name, ret))
+            return false;
+        if (metric == CS_METRIC_AUC || metric == CS_METRIC_ACCURACY)
+            *ret = -*ret;
+        return true;
+    }
+    return false;
+}
+
 cs_status report_score(cs_engine *engine, const struct job *job, uint32_t round, const cs_phase *phase, bool *ret_has,
                        double *ret_score)
 {
@@ -174,6 +219,10 @@ cs_status report_score(cs_engine *engine, const struct job *job, uint32_t round,
     size_t count = 0;
     CS_TRY(pool(&results, pooled, &count));
 
+    if (job->plan->plan->training.early_stopping.is_on) {
+        *ret_has = stopping_score(job->plan->plan, pooled, count, ret_score);
+        return CS_OK;
+    }
     /* Validation rows choose a model where there are some; and the standardization the plan trains with. */
     const Consilium__V1__Evaluation *best = NULL;
     int best_rank = -1;

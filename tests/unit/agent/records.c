@@ -203,6 +203,57 @@ static void a_failed_commit_changes_nothing(void **state)
     close_records(&f);
 }
 
+static void put_kept(fixture *f, uint32_t round, const cs_hash *blob)
+{
+    const cs_result_record result = {.job = "demo",
+                                     .phase = "train",
+                                     .round = round,
+                                     .packed = cs_bytes_of_text("result"),
+                                     .kept = blob != NULL ? "optimizer" : NULL,
+                                     .kept_blob = blob != NULL ? *blob : (cs_hash){{0}}};
+    must_be_ok(cs_records_put_result(f->records, &result, NULL, 0));
+}
+
+static void what_is_kept_comes_with_its_result_and_only_for_later_rounds(void **state)
+{
+    fixture f = open_records(state);
+    const cs_hash first = {{11}}, second = {{12}};
+    cs_hash found;
+    add_job(&f, "demo");
+    must_fail(cs_records_find_kept(f.records, "demo", "optimizer", 1, &found), CS_NOT_FOUND, "has kept no 'optimizer'");
+
+    put_kept(&f, 1, &first);
+    reopen(&f);
+
+    must_fail(cs_records_find_kept(f.records, "demo", "optimizer", 1, &found), CS_NOT_FOUND, "");
+    must_be_ok(cs_records_find_kept(f.records, "demo", "optimizer", 2, &found));
+    assert_memory_equal(found.bytes, first.bytes, sizeof first.bytes);
+    put_kept(&f, 2, NULL); /* a failed round leaves what was there */
+    put_kept(&f, 3, &second);
+    must_be_ok(cs_records_find_kept(f.records, "demo", "optimizer", 4, &found));
+    assert_memory_equal(found.bytes, second.bytes, sizeof second.bytes);
+    assert_false(is_needed(&f, &first));
+    assert_true(is_needed(&f, &second));
+    close_records(&f);
+}
+
+static void what_is_kept_goes_with_the_job_and_with_its_approval(void **state)
+{
+    fixture f = open_records(state);
+    const cs_hash blob = {{11}};
+    add_job(&f, "demo");
+    put_kept(&f, 1, &blob);
+    must_be_ok(cs_records_decide(f.records, "demo", CONSILIUM__V1__DECISION__DECISION_REFUSED, "no", 0));
+    assert_false(is_needed(&f, &blob));
+    put_kept(&f, 2, &blob);
+    assert_true(is_needed(&f, &blob));
+
+    must_be_ok(cs_records_set_state(f.records, "demo", CONSILIUM__V1__JOB_STATE__JOB_COMPLETE));
+
+    assert_false(is_needed(&f, &blob));
+    close_records(&f);
+}
+
 #define FOLDER_TEST(function) cmocka_unit_test_setup_teardown(function, folder_make, folder_remove)
 
 int main(void)
@@ -216,6 +267,8 @@ int main(void)
         FOLDER_TEST(a_withdrawn_approval_takes_its_results_along),
         FOLDER_TEST(runs_approved_in_advance_are_used_up),
         FOLDER_TEST(a_failed_commit_changes_nothing),
+        FOLDER_TEST(what_is_kept_comes_with_its_result_and_only_for_later_rounds),
+        FOLDER_TEST(what_is_kept_goes_with_the_job_and_with_its_approval),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

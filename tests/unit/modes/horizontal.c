@@ -1,6 +1,8 @@
 /* The horizontal mode: phases, sites, inputs, limits; the checks of its files are tested where they are made. */
 #include "server/modes/mode.h"
 
+#include <math.h>
+
 #include "tests/unit/place.h"
 
 static cs_plan *read_plan(const char *standardize, const char *initial)
@@ -95,6 +97,33 @@ static void outputs_are_as_large_as_the_plan_makes_them_and_not_larger(void **st
     assert_int_equal(mode->output_max_bytes(plan, phase_of(plan, 3, 1), 1000), 0);
 }
 
+static cs_plan *read_balanced(void)
+{
+    cs_plan *plan = NULL;
+    assert_ok(
+        cs_plan_read(cs_bytes_of_text("plan: demo\nfederation: horizontal\n"
+                                      "dataset: {name: d, kind: table, features: [x], label: {column: y, classes: "
+                                      "[1, 2, 3]}, standardize: site}\nmodel: {kind: logistic_regression}\n"
+                                      "training: {rounds: 6, local_steps: 1, batch_size: 4, optimizer: {kind: sgd, "
+                                      "learning_rate: 0.1}, loss: {kind: cross_entropy, class_weights: balanced}, "
+                                      "early_stopping: {metric: brier, patience: 1, every: 4}}\n"),
+                     "demo.yaml", &plan));
+    return plan;
+}
+
+static void early_stopping_evaluates_every_so_many_rounds_and_the_last(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan) plan = read_balanced();
+    assert_phases(plan, 0, "initialize statistics ");
+    assert_phases(plan, 3, "train ");
+    assert_phases(plan, 4, "train evaluate ");
+    assert_phases(plan, 5, "train ");
+    assert_phases(plan, 6, "train evaluate ");
+    assert_phases(plan, 7, "");
+    assert_phases(plan, 8, "");
+}
+
 /* ---- statistics at the door ---- */
 
 static void write_statistics(const char *path, cs_dtype dtype, uint64_t columns, double count)
@@ -142,6 +171,39 @@ static void the_initial_model_is_taken_as_it_came(void **state)
     assert_int_equal(taken, 0);
 }
 
+static void write_counts(const char *path, const char *name, uint64_t classes, double value)
+{
+    CS_AUTO(cs_string) owned = cs_strdup(name);
+    const cs_tensor_info infos[] = {{.name = (char[]){"count"}, .dtype = CS_F64, .rank = 1, .shape = {1}},
+                                    {.name = owned, .dtype = CS_F64, .rank = 1, .shape = {classes}}};
+    const double count = 9, values[8] = {value, value, value, value};
+    CS_AUTO_PTR(cs_tensor_writer) writer = NULL;
+    assert_ok(cs_tensor_writer_open(path, infos, CS_COUNT(infos), NULL, 0, &writer));
+    assert_ok(cs_tensor_writer_put(writer, 0, 0, &count, sizeof(count)));
+    assert_ok(cs_tensor_writer_put(writer, 1, 0, values, classes * sizeof(double)));
+    assert_ok(cs_tensor_writer_commit(writer));
+}
+
+static void a_balanced_loss_takes_the_rows_of_each_class_and_no_moments(void **state)
+{
+    const place *here = *state;
+    CS_AUTO_PTR(cs_plan) plan = read_balanced();
+    const cs_mode *mode = cs_mode_of(plan);
+    const cs_mode_task task = {.plan = plan, .phase = phase_of(plan, 0, 1)};
+
+    write_counts(here->path, "class_counts", 3, 3);
+    assert_ok(mode->check(&task, here->path));
+    write_counts(here->path, "class_counts", 4, 3);
+    assert_status(mode->check(&task, here->path), CS_INVALID);
+    assert_error_says("tensor 'class_counts': expected F64 [3]");
+    write_counts(here->path, "sum", 3, 3);
+    assert_status(mode->check(&task, here->path), CS_INVALID);
+    write_counts(here->path, "class_counts", 3, NAN);
+    assert_status(mode->check(&task, here->path), CS_INVALID);
+    write_statistics(here->path, CS_F64, 1, 10); /* more than the plan asks for */
+    assert_status(mode->check(&task, here->path), CS_INVALID);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +212,8 @@ int main(void)
         cmocka_unit_test(training_starts_from_the_model_before_and_evaluation_judges_the_one_just_made),
         cmocka_unit_test(outputs_are_as_large_as_the_plan_makes_them_and_not_larger),
         PLACE_TEST(statistics_must_be_of_this_plan),
+        cmocka_unit_test(early_stopping_evaluates_every_so_many_rounds_and_the_last),
+        PLACE_TEST(a_balanced_loss_takes_the_rows_of_each_class_and_no_moments),
         cmocka_unit_test(the_initial_model_is_taken_as_it_came),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

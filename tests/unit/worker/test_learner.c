@@ -285,6 +285,148 @@ static void a_round_leaves_no_tensor_behind(void **state)
     assert_int_equal(cs_tensor_live_count(), before);
 }
 
+#define NETWORK(rest_)                                                                                                 \
+    HEART_PLAN_HEAD "  standardize: site\n"                                                                            \
+                    "model: {kind: mlp, hidden: [5], dropout: 0.3}\n"                                                  \
+                    "training: {rounds: 3, local_steps: 7, batch_size: 4, loss: bce, optimizer: {kind: adam, "         \
+                    "learning_rate: 0.02" rest_ "}}\nevaluation: {metrics: [], standardize: [site]}\n"
+
+static void head_of(const cs_training_result *result, float out[5])
+{
+    CS_SCOPE(scope);
+    assert_int_equal(cs_tensor_copy_out(cs_parameter(result->parameters, "head.weight"), out, 5 * sizeof(float)),
+                     CS_OK);
+}
+
+static void result_clear(cs_training_result *result)
+{
+    cs_parameters_free(result->parameters);
+    cs_parameters_free(result->memory);
+}
+
+static void what_dropout_drops_follows_from_plan_site_and_round(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan) plan = plan_of(NETWORK(""));
+    CS_AUTO_PTR(cs_parameters) base = initial(plan);
+    CS_AUTO_PTR(cs_learner) one = learner_of(plan, "mercy", 60);
+    CS_AUTO_PTR(cs_learner) two = learner_of(plan, "mercy", 60);
+    cs_training_result a = {0}, b = {0};
+    float left[5], right[5];
+
+    assert_int_equal(cs_learner_train(one, base, NULL, 2, NULL, &a), CS_OK);
+    assert_int_equal(cs_learner_train(two, base, NULL, 2, NULL, &b), CS_OK);
+
+    head_of(&a, left);
+    head_of(&b, right);
+    assert_memory_equal(left, right, sizeof left);
+    assert_true(a.mean_loss == b.mean_loss);
+    assert_null(a.memory);
+    result_clear(&a);
+    result_clear(&b);
+}
+
+static void an_optimizer_that_keeps_its_state_goes_on_where_it_was(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan) plan = plan_of(NETWORK(", state: keep"));
+    CS_AUTO_PTR(cs_parameters) base = initial(plan);
+    CS_AUTO_PTR(cs_learner) learner = learner_of(plan, "mercy", 60);
+    cs_training_result first = {0}, anew = {0}, on = {0}, again = {0};
+    float heads[3][5];
+
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &first), CS_OK);
+    assert_non_null(first.memory);
+    assert_int_equal(cs_parameters_count(first.memory), 1 + 2 * 4);
+    assert_int_equal(cs_learner_train(learner, first.parameters, NULL, 2, NULL, &anew), CS_OK);
+    assert_int_equal(cs_learner_train(learner, first.parameters, first.memory, 2, NULL, &on), CS_OK);
+    assert_int_equal(cs_learner_train(learner, first.parameters, first.memory, 2, NULL, &again), CS_OK);
+
+    head_of(&anew, heads[0]);
+    head_of(&on, heads[1]);
+    head_of(&again, heads[2]);
+    assert_memory_not_equal(heads[0], heads[1], sizeof heads[0]);
+    assert_memory_equal(heads[1], heads[2], sizeof heads[0]);
+    result_clear(&first);
+    result_clear(&anew);
+    result_clear(&on);
+    result_clear(&again);
+}
+
+#define CLASSES_PLAN(loss_)                                                                                            \
+    "plan: little\nfederation: horizontal\ndataset: {name: heart, kind: table, features: [age, chol], label: "         \
+    "{column: num, classes: [2, 1, 0]}, missing: drop, standardize: site}\n"                                           \
+    "model: {kind: logistic_regression}\ntraining: {rounds: 1, local_epochs: 20, batch_size: 8, optimizer: {kind: "    \
+    "adam, learning_rate: 0.05}, loss: " loss_ "}\n"
+
+static void a_label_of_several_classes_is_its_place_in_the_list(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan) plan = plan_of(CLASSES_PLAN("cross_entropy"));
+    CS_AUTO_PTR(cs_parameters) base = initial(plan);
+    CS_AUTO_PTR(cs_learner) learner = learner_of(plan, "mercy", 200);
+    const cs_table *table = cs_learner_table(learner);
+    cs_training_result result = {0};
+    cs_evaluation evaluations[CS_EVALUATIONS_MAX];
+    size_t count = 0;
+
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &result), CS_OK);
+    assert_int_equal(cs_learner_evaluate(learner, base, "global", CS_PART_TEST, evaluations, &count), CS_OK);
+    assert_int_equal(cs_learner_evaluate(learner, result.parameters, "local", CS_PART_TEST, evaluations, &count),
+                     CS_OK);
+
+    assert_int_equal(table->class_rows[0] + table->class_rows[1] + table->class_rows[2], table->rows);
+    assert_true(table->class_rows[2] > table->class_rows[0]);
+    assert_int_equal(cs_tensor_size(cs_parameters_at(base, 0), 0), 3);
+    assert_true(evaluations[1].metrics[0].value > evaluations[0].metrics[0].value);
+    result_clear(&result);
+}
+
+static void a_value_that_is_no_class_is_named_by_its_line(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan) plan = plan_of(CLASSES_PLAN("cross_entropy"));
+    CS_AUTO_PTR(cs_site_config) config = NULL;
+    CS_AUTO(cs_buffer) bytes = CS_BUFFER_EMPTY;
+    cs_table *table = NULL;
+    cs_buffer_append_text(&bytes, "age,chol,cp,num,fold\n63,200,1,0,train\n63,200,1,3,train\n");
+    assert_int_equal(cs_site_config_read(cs_bytes_of_text(HEART_SITE), "site.yaml", "/", &config), CS_OK);
+
+    assert_int_equal(cs_table_read(plan, &config->datasets[0], &bytes, "heart.csv", &table), CS_INVALID);
+
+    assert_string_equal(cs_error_text(), "heart.csv line 3, column 'num': none of the classes that the plan lists");
+}
+
+static void a_balanced_loss_needs_the_rows_of_all_and_uses_them(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_plan) plan = plan_of(CLASSES_PLAN("{kind: cross_entropy, class_weights: balanced}"));
+    CS_AUTO_PTR(cs_parameters) base = initial(plan);
+    CS_AUTO_PTR(cs_learner) learner = learner_of(plan, "mercy", 60);
+    cs_training_result result = {0}, other = {0};
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &result), CS_STATE);
+    assert_non_null(strstr(cs_error_text(), "rows of each class at all participants"));
+
+    cs_moments *moments = cs_learner_moments(learner);
+    assert_int_equal(moments->columns, 0); /* nothing that the plan does not need */
+    assert_int_equal(moments->classes, 3);
+    cs_learner_use_moments(learner, moments);
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &result), CS_OK);
+    moments = cs_learner_moments(learner);
+    moments->class_counts[0] += 500;
+    cs_learner_use_moments(learner, moments);
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &other), CS_OK);
+    assert_true(result.mean_loss != other.mean_loss);
+    result_clear(&result);
+    result_clear(&other);
+
+    moments = cs_learner_moments(learner);
+    moments->class_counts[1] = 0;
+    cs_learner_use_moments(learner, moments);
+    assert_int_equal(cs_learner_train(learner, base, NULL, 1, NULL, &other), CS_INVALID);
+    assert_non_null(strstr(cs_error_text(), "no weight for class 1"));
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -305,6 +447,11 @@ int main(void)
         cmocka_unit_test(rows_in_one_place_are_trained_on_together),
         cmocka_unit_test(the_watcher_of_a_training_can_stop_it),
         cmocka_unit_test(a_round_leaves_no_tensor_behind),
+        cmocka_unit_test(what_dropout_drops_follows_from_plan_site_and_round),
+        cmocka_unit_test(an_optimizer_that_keeps_its_state_goes_on_where_it_was),
+        cmocka_unit_test(a_label_of_several_classes_is_its_place_in_the_list),
+        cmocka_unit_test(a_value_that_is_no_class_is_named_by_its_line),
+        cmocka_unit_test(a_balanced_loss_needs_the_rows_of_all_and_uses_them),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }
