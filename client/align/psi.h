@@ -120,11 +120,11 @@ typedef struct cs_psi_match_counts {
 /* Compares the tags of every site (tags[i] is the file of site i's list after its last hop, the leader's own included)
  * with the leader's own. A patient and a group of another site match when each has more kinds of key in common with the
  * other than with anything else: a tie matches nobody. CS_INVALID: a file is not such a list. CS_ABORTED, naming the
- * site: a canary is missing there or has another's match, or one of the own dummies was found. */
+ * site: a canary is missing there or has another's match, or one of the own dummies was found. Borrows `own`. */
 CS_MUST_CHECK cs_status cs_psi_match_new(const cs_psi_own *own, const char *const *tags, cs_psi_match **ret);
 void cs_psi_match_free(cs_psi_match *match);
 CS_DEFINE_AUTO_PTR(cs_psi_match)
-/* For the leader's own eyes; below the minimum not even there. */
+/* For the leader's own eyes; zeros until cs_psi_release has released something. */
 cs_psi_match_counts cs_psi_match_counts_of(const cs_psi_match *match, uint32_t site);
 
 /* Row i of the study is record records[i] of this site, CS_PSI_NO_RECORD where it has none (rule "any"). */
@@ -140,8 +140,8 @@ void cs_psi_table_clear(cs_psi_table *table);
  * through which positions leave: CS_DENIED, and no file, when the cohort or what any one site would be told of is
  * smaller than `minimum` patients. answers[i] is where the answer for site i goes; NULL for the leader itself, and for
  * a site that is told nothing. Rows are in a random order that follows from own_secret only. */
-CS_MUST_CHECK cs_status cs_psi_release(const cs_psi_match *match, uint32_t any, size_t minimum,
-                                       const char *const *answers, cs_psi_table *ret);
+CS_MUST_CHECK cs_status cs_psi_release(cs_psi_match *match, uint32_t any, size_t minimum, const char *const *answers,
+                                       cs_psi_table *ret);
 
 /* --- every other site ----------------------------------------------------------------------------------------------
  * The leader's answer. CS_INVALID: not an answer for this list. CS_ABORTED: a canary is missing in it or a dummy is in
