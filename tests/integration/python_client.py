@@ -43,9 +43,11 @@ class Refused(Exception):
     """The coordinator said no, or could not be reached."""
 
 
-def load_stubs(folder):
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
-    subprocess.run([*command, str(PROTO / "federation.proto"), str(PROTO / "health.proto")], check=True)
+def load_stubs(folder, proto=PROTO):
+    """`proto`: where federation.proto lies, of this version or an older one."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{proto}", f"-I{PROTO}", f"--python_out={folder}",
+               f"--grpc_python_out={folder}"]
+    subprocess.run([*command, str(proto / "federation.proto"), str(PROTO / "health.proto")], check=True)
     sys.path.insert(0, folder)
     sys.dont_write_bytecode = True
     import federation_pb2
@@ -133,7 +135,7 @@ def run_attend(channel, words):
             timer.cancel()
 
 
-def store(channel, key, path, size=None, sha256=None):
+def store(channel, key, path, size=None, sha256=None, say=print):
     """StoreBlob as the protocol has it: announce, learn the offset, send the rest, wait for `complete`."""
     data = path.read_bytes()
     claimed_size = len(data) if size is None else size
@@ -143,7 +145,7 @@ def store(channel, key, path, size=None, sha256=None):
     acks = federation.FederationStub(channel).StoreBlob(iter(requests.get, None), timeout=PATIENCE_S)
     try:
         first = next(acks)
-        print(f"go on from {first.durable_offset}", flush=True)
+        say(f"go on from {first.durable_offset}")
         for offset in range(first.durable_offset, len(data), CHUNK) if not first.complete else ():
             requests.put(messages.StoreBlobRequest(offset=offset, data=data[offset : offset + CHUNK]))
         requests.put(None)
