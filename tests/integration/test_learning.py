@@ -4,11 +4,13 @@ The example plans of deploy/plans on the four hospitals' real tables ("not run" 
 process in jobs whose result depends on more than the last model: what was decided, and what stayed at a site.
 """
 
+import json
 import os
 import random
 import re
-import shutil
 import signal
+import sqlite3
+import struct
 import sys
 import time
 import unittest
@@ -53,6 +55,15 @@ def decide(values, patience, minimum_change):
 
 def calibration_error(bins):
     return sum(abs(entry["predicted"] - entry["observed"]) for entry in bins) / sum(entry["rows"] for entry in bins)
+
+
+def kept(site):
+    """What the agent's database says the site keeps for the next round: (round, blob); None: nothing."""
+    database = sqlite3.connect(f"file:{site.folder / 'db' / 'agent.db'}?mode=ro", uri=True)
+    try:
+        return next(((row[0], row[1].hex()) for row in database.execute("SELECT round, blob FROM kept")), None)
+    finally:
+        database.close()
 
 
 class HeartTest(ConsortiumTest):
@@ -151,10 +162,29 @@ class KillTest(ConsortiumTest):
             site.configure(text).start()
         self.consortium.wait_connected(*[site.name for site in self.sites])
         job = self.consortium.submit(self.plan())
+        self.check_kept()
         self.undisturbed = self.consortium.wait_job(job)
         self.assertEqual(self.undisturbed["state"], "complete", self.undisturbed["reason"])
         self.assertIn("stopped early at round", self.undisturbed["reason"])
+        wait_until(lambda: not any(kept(site) for site in self.sites), "the sites to forget what they kept")
         self.models = [summary["model"] for summary in self.undisturbed["history"]]
+
+    def check_kept(self):
+        """The optimizer's memory is committed with each result, and its steps are those of all rounds so far."""
+        def steps():
+            found = kept(self.sites[0])
+            if not found or found[0] < 3:
+                return None
+            path = self.sites[0].folder / "blobs" / found[1][:2] / found[1]
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                return None  # the next round has replaced it
+            header = json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+            begin = 8 + struct.unpack("<Q", data[:8])[0] + header["step"]["data_offsets"][0]
+            return found[0], struct.unpack("<q", data[begin:begin + 8])[0]
+        rounds, done = wait_until(steps, "a third round's optimizer")
+        self.assertEqual(done, 12 * rounds)
 
     def state_of(self, job):
         try:
@@ -201,10 +231,6 @@ class KillTest(ConsortiumTest):
                 site.start()
             return True
         self.trial(kill)
-
-    def test_what_is_kept_goes_when_the_job_has_ended(self):
-        for site in self.sites:
-            wait_until(lambda: not any(path.is_file() for path in (site.folder / "blobs").rglob("*")), f"{site.name} to forget")
 
 
 class RefusalTest(ConsortiumTest):

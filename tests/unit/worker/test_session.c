@@ -157,12 +157,15 @@ static Consilium__V1__TaskKey *key_of(struct worker *worker, const char *phase, 
 
 static void send_task(struct worker *worker, const char *phase, uint32_t round, size_t inputs_count)
 {
-    Consilium__V1__NamedFile inputs[] = {CONSILIUM__V1__NAMED_FILE__INIT, CONSILIUM__V1__NAMED_FILE__INIT};
+    Consilium__V1__NamedFile inputs[] = {CONSILIUM__V1__NAMED_FILE__INIT, CONSILIUM__V1__NAMED_FILE__INIT,
+                                         CONSILIUM__V1__NAMED_FILE__INIT};
     inputs[0].name = "model";
     inputs[0].file = "model.safetensors";
     inputs[1].name = "statistics";
     inputs[1].file = "statistics.safetensors";
-    Consilium__V1__NamedFile *pointers[] = {&inputs[0], &inputs[1]};
+    inputs[2].name = "optimizer";
+    inputs[2].file = "optimizer.safetensors";
+    Consilium__V1__NamedFile *pointers[] = {&inputs[0], &inputs[1], &inputs[2]};
     Consilium__V1__WorkerTask task = CONSILIUM__V1__WORKER_TASK__INIT;
     task.key = key_of(worker, phase, round);
     task.folder = "one";
@@ -174,9 +177,9 @@ static void send_task(struct worker *worker, const char *phase, uint32_t round, 
     send_message(worker, &message);
 }
 
-static Consilium__V1__WorkerDone *run(struct worker *worker, const char *phase, uint32_t round)
+static Consilium__V1__WorkerDone *run_with(struct worker *worker, const char *phase, uint32_t round, size_t inputs)
 {
-    send_task(worker, phase, round, strcmp(phase, "initialize") == 0 || strcmp(phase, "statistics") == 0 ? 0 : 2);
+    send_task(worker, phase, round, inputs);
     Consilium__V1__FromWorker *message = answer(worker);
     assert_non_null(message);
     if (message->body_case == CONSILIUM__V1__FROM_WORKER__BODY_FAILED)
@@ -184,6 +187,11 @@ static Consilium__V1__WorkerDone *run(struct worker *worker, const char *phase, 
     assert_int_equal(message->body_case, CONSILIUM__V1__FROM_WORKER__BODY_DONE);
     assert_string_equal(message->done->result->key->phase, phase);
     return message->done;
+}
+
+static Consilium__V1__WorkerDone *run(struct worker *worker, const char *phase, uint32_t round)
+{
+    return run_with(worker, phase, round, strcmp(phase, "initialize") == 0 || strcmp(phase, "statistics") == 0 ? 0 : 2);
 }
 
 static const char *run_to_failure(struct worker *worker, const char *phase, uint32_t round, size_t inputs_count,
@@ -280,6 +288,68 @@ static void a_repeated_task_gives_the_same_bytes_in_another_process(void **state
         assert_int_equal(end(worker), 0);
     }
     assert_true(cs_hash_equal(&first, &second));
+}
+
+/* A network of three classes that is evaluated after each round; its optimizer remembers. */
+#define KEEPING_PLAN                                                                                                   \
+    "plan: little\nfederation: horizontal\nsites: {invite: all, minimum: 2}\ndataset: {name: heart, kind: table, "     \
+    "features: [age, chol], label: {column: num, classes: [0, 1, 2]}, missing: drop, standardize: federated}\n"        \
+    "model: {kind: mlp, hidden: [4], dropout: 0.25}\ntraining: {rounds: 9, local_steps: 7, batch_size: 4, optimizer: " \
+    "{kind: adamw, learning_rate: 0.01, state: keep}, loss: {kind: cross_entropy, class_weights: balanced}, "          \
+    "early_stopping: {metric: auc, patience: 2}}\nevaluation: {metrics: [auc, calibration_error]}\n"
+#define VALIDATING_SITE                                                                                                \
+    "site: mercy\ncoordinator: localhost:8443\ndatasets: {heart: {table: heart.csv, missing: [\"?\"], split: {by: "    \
+    "row, "                                                                                                            \
+    "fractions: {train: 0.6, valid: 0.2, test: 0.2}}}}\n"
+
+static void what_the_optimizer_remembers_comes_out_and_goes_in_again(void **state)
+{
+    struct worker *worker = *state;
+    configure(worker, KEEPING_PLAN, VALIDATING_SITE);
+    run(worker, "initialize", 0);
+    run(worker, "statistics", 0);
+
+    Consilium__V1__WorkerDone *done = run(worker, "train", 1);
+
+    assert_int_equal(done->n_outputs, 2);
+    assert_string_equal(done->outputs[0]->name, "update");
+    assert_string_equal(done->outputs[1]->name, "optimizer");
+    /* The first model on validation and test rows, the site's own on test rows. */
+    assert_int_equal(done->result->n_evaluations, 3);
+    assert_string_equal(done->result->evaluations[0]->split, "valid");
+    assert_string_equal(done->result->evaluations[1]->split, "test");
+    assert_string_equal(done->result->evaluations[2]->model, "local");
+    assert_int_equal(done->result->evaluations[0]->metrics[0]->n_parts, 6);
+    assert_int_equal(done->result->evaluations[0]->metrics[1]->n_parts, 45);
+    done = run(worker, "train", 2);
+    const cs_hash anew = hash_of(worker, "tasks/one/update.safetensors");
+    /* The model of round 1 was evaluated in a phase of its own. */
+    assert_int_equal(done->result->n_evaluations, 1);
+    assert_string_equal(done->result->evaluations[0]->model, "local");
+    run(worker, "train", 1);
+    run_with(worker, "train", 2, 3);
+    const cs_hash on = hash_of(worker, "tasks/one/update.safetensors");
+    assert_false(cs_hash_equal(&anew, &on));
+    done = run(worker, "evaluate", 2);
+    assert_int_equal(done->n_outputs, 0);
+    assert_int_equal(done->result->n_evaluations, 2);
+    assert_int_equal(end(worker), 0);
+
+    /* The same bytes in another process that is given the same file. */
+    configure(worker, KEEPING_PLAN, VALIDATING_SITE);
+    run(worker, "train", 1);
+    run_with(worker, "train", 2, 3);
+    const cs_hash again = hash_of(worker, "tasks/one/update.safetensors");
+    assert_true(cs_hash_equal(&again, &on));
+    assert_int_equal(end(worker), 0);
+}
+
+static void a_split_without_validation_rows_does_not_fit_a_plan_that_stops_by_them(void **state)
+{
+    struct worker *worker = *state;
+    Consilium__V1__WorkerReady *ready = configure(worker, KEEPING_PLAN, HEART_SITE);
+    assert_non_null(strstr(ready->datasets[0]->error, "the split leaves no rows for 'valid'"));
+    assert_int_equal(end(worker), 0);
 }
 
 static void without_a_plan_it_describes_every_data_set(void **state)
@@ -464,6 +534,8 @@ int main(void)
         SESSION_TEST(a_configured_worker_is_confined_and_has_counted_its_rows),
         SESSION_TEST(a_whole_job_runs_over_the_descriptor),
         SESSION_TEST(a_repeated_task_gives_the_same_bytes_in_another_process),
+        SESSION_TEST(what_the_optimizer_remembers_comes_out_and_goes_in_again),
+        SESSION_TEST(a_split_without_validation_rows_does_not_fit_a_plan_that_stops_by_them),
         SESSION_TEST(without_a_plan_it_describes_every_data_set),
         SESSION_TEST(data_that_does_not_fit_is_reported_and_fails_tasks_but_not_the_worker),
         SESSION_TEST(a_site_without_the_data_set_says_so),
