@@ -180,7 +180,7 @@ def make_base(engine, folder, tag, label):
     origin = given
     if not given:
         with contextlib.suppress(harness.Failed):  # no registry, or none that answers in time
-            engine.run("pull", "-q", f"debian:{DEBIAN}-slim", timeout=60)
+            engine.run("pull", "-q", f"debian:{DEBIAN}-slim", timeout=30)
             origin = f"debian:{DEBIAN}-slim"
     if origin:
         root.mkdir()
