@@ -147,7 +147,7 @@ void cs_doctor_certificate(const cs_site_identity *identity, const cs_site_confi
         cs_finding_bad(findings, CS_FOUND_CERTIFICATE_NOT_RENEWED, CS_FINDING_WARN, found, "renewed by now",
                        "let the agent run where it reaches the coordinator: consilium-client run");
     } else {
-        cs_finding_good(findings, "certificate.ok", "%.1f days left, until %s; issued %s, serial %s",
+        cs_finding_good(findings, "certificate.ok", "%.1f days left, until %s; valid from %s, serial %s",
                         (double)left / DAY_MS, to, from, serial);
     }
 }

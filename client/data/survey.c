@@ -10,6 +10,8 @@
 
 #define COLUMNS_SHOWN 20
 #define VALUES_SHOWN  12
+/* Of a column that is meant to be numeric, less than a tenth is something else. */
+#define BAD_CELLS_FRACTION 10
 
 struct value {
     char *text;
@@ -238,10 +240,10 @@ static void append_rest(cs_buffer *out, size_t shown)
         cs_buffer_printf(out, "; and %zu columns more", shown - COLUMNS_SHOWN);
 }
 
-/* Without a plan a column of names or dates is none to complain about. */
+/* Without a plan a column of names or dates is none to complain about, nor one of mixed codes. */
 static bool should_be_numbers(const struct surveyor *self, const struct column *column)
 {
-    return self->plan != NULL ? column->is_used : column->is_used && column->numbers > column->bad;
+    return column->is_used && (self->plan != NULL || column->numbers > BAD_CELLS_FRACTION * column->bad);
 }
 
 static void remark_cells(struct surveyor *self)

@@ -28,8 +28,8 @@ typedef struct cs_survey {
     size_t count;
 } cs_survey;
 
-/* With a plan: of the columns that it uses. Without one: of all columns; those in which most cells are numbers are
- * taken for numeric. CS_NOT_FOUND: no such file; CS_INVALID: no CSV; CS_EXHAUSTED over a limit. */
+/* With a plan: of the columns that it uses. Without one: of all columns; those in which nearly all cells are numbers
+ * are taken for numeric. CS_NOT_FOUND: no such file; CS_INVALID: no CSV; CS_EXHAUSTED over a limit. */
 CS_MUST_CHECK cs_status cs_survey_make(const cs_plan *plan, const cs_site_dataset *dataset, const char *folder,
                                        cs_survey **ret);
 /* The same from bytes, for tests. The bytes are changed. */

@@ -142,6 +142,8 @@ static void survey(const struct session *session, const cs_site_dataset *dataset
                    Consilium__V1__DatasetDescription *description, cs_arena *arena)
 {
     CS_AUTO_PTR(cs_survey) survey = NULL;
+    if (session->plan != NULL && session->plan->dataset.kind != CS_DATASET_TABLE)
+        return; /* persons to be found elsewhere: no numbers to look at */
     if (cs_survey_make(session->plan, dataset, session->config->folder, &survey) != CS_OK)
         return; /* no CSV at all: description->error says so */
     if (table != NULL && session->plan != NULL)

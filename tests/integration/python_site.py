@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import python_client
 from python_client import Attendance, Refused
@@ -29,6 +30,7 @@ from python_client import Attendance, Refused
 import grpc
 import yaml
 
+TRY_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 ENDED = ("JOB_COMPLETE", "JOB_PARTIAL", "JOB_FAILED", "JOB_CANCELLED")
 
 
@@ -232,15 +234,19 @@ class Site:
         self.words = words
         self.state = State(words.state)
         self.name = (self.state.folder / "site").read_text()
-        self.plans = {}  # hash → plan; only what was approved
+        self.plans = self.state.folder / "plans"  # by hash; only what was approved
+        self.results = self.state.folder / "results"  # until they are acknowledged, through restarts of either side
+        self.plans.mkdir(exist_ok=True)
+        self.results.mkdir(exist_ok=True)
         self.unknown = []  # bodies that had more in them than this protocol knows
 
-    # What is not in the schema that this client was made with is kept by protobuf; here it must not come at all.
     def note_unknown(self, message):
+        """What is not in the schema that this client was made with is kept by protobuf; here it must not come at all."""
         known = type(message).FromString(message.SerializeToString())
         known.DiscardUnknownFields()
-        if message.WhichOneof("body") is None or known.SerializeToString() != message.SerializeToString():
-            self.unknown.append(message.WhichOneof("body") or "a message of a newer protocol")
+        if known.SerializeToString() != message.SerializeToString():
+            self.unknown.append(f"{type(message).__name__}: {message!s:.60}")
+        return message
 
     def decide(self, offer):
         reason, plan = "", None
@@ -252,7 +258,7 @@ class Site:
                 reason = "this site knows horizontal logistic regression only"
         word = "refused" if reason else "approved"
         if not reason:
-            self.plans[offer.plan_sha256] = plan
+            (self.plans / offer.plan_sha256.hex()).write_bytes(offer.plan)
         signature = self.state.sign(f"consilium-decision-v1\n{offer.job}\n{offer.plan_sha256.hex()}\n{word}".encode())
         say("decided", job=offer.job, decision=word, reason=reason)
         return messages.PlanDecision(job=offer.job, plan_sha256=offer.plan_sha256, reason=reason, signature=signature,
@@ -261,7 +267,8 @@ class Site:
     def fetch(self, channel, task, name):
         blob = next(blob for blob in task.inputs if blob.name == name)
         request = messages.FetchBlobRequest(hello=hello(self.words), task=task.key, sha256=blob.sha256, offset=0)
-        data = b"".join(chunk.data for chunk in python_client.federation.FederationStub(channel).FetchBlob(request, timeout=60))
+        chunks = python_client.federation.FederationStub(channel).FetchBlob(request, timeout=60)
+        data = b"".join(self.note_unknown(chunk).data for chunk in chunks)
         if hashlib.sha256(data).digest() != blob.sha256:
             raise Refused(f"the blob '{name}' is not the one of its hash")
         return blob.sha256, read_tensors(data)
@@ -285,7 +292,7 @@ class Site:
 
     def run(self, channel, task):
         """The result of a task, its blobs stored. docs/protocol.md, "What a horizontal job asks"."""
-        plan = self.plans[task.plan_sha256]  # nothing runs that was not approved
+        plan = yaml.safe_load((self.plans / task.plan_sha256.hex()).read_bytes())  # nothing runs that was not approved
         parts = read_rows(self.words.table, plan["dataset"])
         columns = len(parts["train"][0][0])
         result = messages.TaskResult(key=task.key, outcome=messages.OUTCOME_DONE, build="python_site", is_deterministic=False)
@@ -317,15 +324,31 @@ class Site:
         return result
 
     def attend(self):
-        """One session, to the end of the first job. Progress and bulk data go over connections of their own."""
+        """To the end of the first job; a broken line is dialled again, with jittered back-off."""
+        for attempt in range(20):
+            try:
+                return self.session()
+            except grpc.RpcError as error:
+                if error.code() not in TRY_AGAIN or attempt == 19:
+                    raise
+                say("disconnected", code=error.code().name)
+            time.sleep(random.uniform(0, min(0.2 * 2**attempt, 5)))
+
+    def session(self):
+        """Progress and bulk data go over connections of their own."""
         with self.state.channel() as control, self.state.channel() as bulk:
-            state = messages.SiteState(confinement="none: python_site", build="python_site")
-            with Attendance(control, messages.SiteMessage(hello=hello(self.words)), messages.SiteMessage(state=state)) as attendance:
+            kept = [messages.TaskResult.FromString(path.read_bytes()) for path in sorted(self.results.iterdir())]
+            state = messages.SiteState(held=[result.key for result in kept], confinement="none: python_site", build="python_site")
+            first = [messages.SiteMessage(hello=hello(self.words)), messages.SiteMessage(state=state)]
+            with Attendance(control, *first, *[messages.SiteMessage(result=result) for result in kept]) as attendance:
                 for message in attendance.received:
                     self.note_unknown(message)
                     if self.handle(message, attendance, bulk):
                         return
         raise Refused("the stream ended before a job did")
+
+    def result_file(self, key):
+        return self.results / f"{key.job}-{key.round:06}-{key.phase}"
 
     def handle(self, message, attendance, bulk):
         """True when the job has ended."""
@@ -338,8 +361,11 @@ class Site:
             key = message.task.key
             stage = messages.STAGE_EVALUATING if key.phase == "evaluate" else messages.STAGE_TRAINING
             attendance.send.put(messages.SiteMessage(progress=messages.TaskProgress(key=key, stage=stage, total=1)))
-            attendance.send.put(messages.SiteMessage(result=self.run(bulk, message.task)))
+            if not self.result_file(key).exists():  # assigned again after a reconnect: the same bytes again
+                self.result_file(key).write_bytes(self.run(bulk, message.task).SerializeToString())
+            attendance.send.put(messages.SiteMessage(result=messages.TaskResult.FromString(self.result_file(key).read_bytes())))
         elif body == "ack":
+            self.result_file(message.ack.key).unlink(missing_ok=True)
             say("ack", round=message.ack.key.round, phase=message.ack.key.phase, reason=message.ack.reason,
                 verdict=messages.Verdict.Name(message.ack.verdict))
         elif body == "goodbye":

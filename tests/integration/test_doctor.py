@@ -1,11 +1,49 @@
 """`consilium-client doctor` beside real daemons: what it says when all is well, and of what only a coordinator can tell."""
 
+import contextlib
+import json
+import re
 import shutil
+import socket
+import threading
+import time
 import unittest
 
-from harness import CLIENT, ConsortiumTest, plan_yaml, run, wait_until
 import harness
-import json
+from harness import CLIENT, ConsortiumTest, plan_yaml, run, wait_until
+
+
+class SlowLine:
+    """A line to the coordinator that lets so many bytes a second pass, each way."""
+
+    def __init__(self, port, bytes_a_second):
+        self.target, self.rate = port, bytes_a_second
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.open = [self.listener]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.target))
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                self.open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self.carry, args=pair, daemon=True).start()
+
+    def carry(self, source, target):
+        part = self.rate // 20
+        with contextlib.suppress(OSError):
+            while data := source.recv(part):
+                target.sendall(data)
+                time.sleep(len(data) / self.rate)  # this is the line's slowness, not a wait for something
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        for item in self.open:
+            item.close()
 
 
 def doctor(site, expect=0, folder=None):
@@ -100,6 +138,20 @@ class DoctorTest(ConsortiumTest):
 
         self.assertEqual(of(findings, "data.column")[0]["found"],
                          "demo-v1 for plan 'demo': no column 'pressure', which the plan names")
+
+    def test_a_slow_line_is_found_with_its_rate(self):
+        site = self.consortium.site("mercy").join()
+        harness.write_table(site.folder / "demo.csv", seed=1)
+        line = SlowLine(self.consortium.port, bytes_a_second=24_000)
+        self.addCleanup(line.close)
+        site.configure(harness.site_yaml(site.name, self.consortium).replace(f":{self.consortium.port}", f":{line.port}"))
+
+        slow = of(doctor(site), "bandwidth.slow")
+
+        rates = re.fullmatch(r"(\d+) KB/s up, (\d+) KB/s down: a model of 100 MB takes about (\d+) s to come, its update (\d+) s to go",
+                             slow[0]["found"])
+        for rate in rates.groups()[:2]:
+            self.assertTrue(12 <= int(rate) <= 36, slow[0]["found"])
 
     def test_a_site_probes_the_line_only_so_often(self):
         site = self.consortium.site("mercy").join()

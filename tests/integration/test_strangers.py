@@ -102,6 +102,21 @@ class StrangerTest(ConsortiumTest):
         self.assert_folded_like_any_other(job, stranger)
         self.assertIn("initialize", {ack["phase"] for ack in stranger.of("ack")})
 
+    def test_a_coordinator_that_dies_costs_a_stranger_nothing(self):
+        self.hospitals(2)
+        stranger = Stranger(self, "z-stranger")
+        stranger.join()
+        stranger.attend()
+        wait_until(lambda: "z-stranger" in self.consortium.connected(), "the stranger to attend")
+        job = self.consortium.submit(plan_yaml(rounds=12, minimum=3))
+        wait_until(lambda: len(stranger.of("ack")) >= 3, "the stranger to have trained")
+
+        self.consortium.daemon.kill()
+        self.consortium.start()
+
+        self.assert_folded_like_any_other(self.consortium.wait_job(job), stranger)
+        self.assertTrue(stranger.of("disconnected"))
+
     def test_a_client_of_the_previous_minor_is_served_and_sent_nothing_newer(self):
         job, stranger = self.train_with("z-stranger", "--protocol", PROTOCOL_1_0, "--minor", 0, "--features", 0, rounds=2)
 

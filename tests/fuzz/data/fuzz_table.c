@@ -1,6 +1,6 @@
 /* Tables as a hospital's export may have them, or a broken one: whatever the bytes are, there is a table or an error,
  * and a table's counts agree with each other. */
-#include "client/data/table.h"
+#include "client/data/survey.h"
 
 #include <stdlib.h>
 
@@ -31,11 +31,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
 
     CS_AUTO(cs_buffer) bytes = CS_BUFFER_EMPTY;
-    if (size > 1)
+    CS_AUTO(cs_buffer) same = CS_BUFFER_EMPTY;
+    if (size > 1) {
         cs_buffer_append(&bytes, data + 1, size - 1);
+        cs_buffer_append(&same, data + 1, size - 1);
+    }
+    CS_AUTO_PTR(cs_survey) survey = NULL;
+    const cs_status surveyed =
+        cs_survey_read(size > 0 && (data[0] & 2) != 0 ? NULL : &plan, &dataset, &same, "fuzz.csv", &survey);
     CS_AUTO_PTR(cs_table) table = NULL;
     if (cs_table_read(&plan, &dataset, &bytes, "fuzz.csv", &table) != CS_OK)
         return 0;
+    if (surveyed != CS_OK)
+        abort(); /* a table that can be used can be looked at */
+    cs_survey_add_table(survey, table);
     if (table->parts[0] + table->parts[1] + table->parts[2] != table->rows ||
         table->class_rows[0] + table->class_rows[1] != table->rows)
         abort();

@@ -133,7 +133,10 @@ static void without_a_plan_a_column_of_words_is_none_to_complain_about(void **st
     study_make(&study);
 
     CS_AUTO_PTR(cs_survey)
-    survey = survey_of(NULL, &study, "age,name\n63,Ada\n67,Grace\n4l,Edsger\n");
+    survey =
+        survey_of(NULL, &study,
+                  "age,name,code\n63,Ada,1\n67,Grace,2\n4l,Edsger,A3\n40,Tony,B4\n41,Barbara,5\n42,John,6\n43,Alan,7\n"
+                  "44,Kurt,8\n45,Emmy,9\n46,David,10\n47,Ada,11\n48,Leslie,12\n");
 
     assert_remark(survey, CS_REMARK_CELLS, 1, "age 1, first in line 4");
 }
