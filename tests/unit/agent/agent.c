@@ -278,6 +278,21 @@ static void a_task_with_another_plans_hash_is_refused(void **state)
     assert_says(rig_result(rig, 1)->reason, "another plan");
 }
 
+static void nobody_can_put_another_memory_in_the_place_of_the_sites_own(void **state)
+{
+    rig *rig = *state;
+    const cs_hash plan = approved_job(rig), model = rig_model(rig, 100, 0.5F);
+
+    rig_assign(
+        rig,
+        &(rig_task){
+            .job = "demo", .phase = "train", .round = 1, .plan = &plan, .model = &model, .model_name = "optimizer"});
+
+    const Consilium__V1__TaskResult *result = rig_result(rig, 1);
+    assert_int_equal(result->outcome, CONSILIUM__V1__OUTCOME__OUTCOME_FAILED);
+    assert_says(result->reason, "brings an input 'optimizer', which only the site itself has");
+}
+
 static void a_phase_that_this_build_does_not_know_sends_nothing(void **state)
 {
     rig *rig = *state;
@@ -600,6 +615,7 @@ int main(void)
         RIG_TEST(rounds_only_go_up),
         RIG_TEST(a_task_for_fewer_sites_than_the_plan_says_is_refused),
         RIG_TEST(a_task_with_another_plans_hash_is_refused),
+        RIG_TEST(nobody_can_put_another_memory_in_the_place_of_the_sites_own),
         RIG_TEST(a_phase_that_this_build_does_not_know_sends_nothing),
         RIG_TEST(a_worker_that_dies_costs_a_repeat_of_the_task),
         RIG_TEST(a_worker_that_dies_every_time_fails_the_task_with_the_reason),

@@ -158,6 +158,38 @@ static void a_phase_that_sends_nothing_has_no_output_and_an_unknown_one_no_rule(
     assert_null(cs_phase_rule_find(""));
 }
 
+static cs_status take_kept(fixture *f, const char *file)
+{
+    cs_hash hash;
+    const cs_status status =
+        cs_exchange_take_kept(f->blobs, cs_phase_rule_find("train"), f->folder, file, f->model, f->staging, &hash);
+    if (status == CS_OK)
+        assert_true(cs_blobs_has(f->blobs, &hash, NULL));
+    return status;
+}
+
+static void what_a_site_keeps_has_its_own_shape_and_still_its_limits(void **state)
+{
+    fixture f = make_fixture(state);
+    CS_AUTO(cs_string) path = cs_path_join(f.folder, "optimizer");
+    CS_AUTO(cs_fd) fd = -1;
+    CS_AUTO(cs_fd) model = -1;
+    uint64_t model_size = 0;
+    must_be_ok(cs_file_open(f.model, O_RDONLY, 0, &model));
+    must_be_ok(cs_file_size(model, &model_size));
+
+    write_tensor(path, "exp_avg.w", CS_F32, 9, 0.5);
+    must_be_ok(take_kept(&f, "optimizer"));
+    write_tensor(path, "exp_avg.w", CS_F32, 9, NAN);
+    must_fail(take_kept(&f, "optimizer"), CS_INVALID, "optimizer: tensor 'exp_avg.w' has a value that is not finite");
+    must_be_ok(cs_file_open(path, O_RDWR, 0, &fd));
+    must_be_ok(cs_file_truncate(fd, CS_KEPT_MODELS * model_size + CS_SAFETENSORS_HEADER_MAX_BYTES + 1));
+    assert_int_equal(take_kept(&f, "optimizer"), CS_EXHAUSTED);
+    assert_int_not_equal(take_kept(&f, "../model"), CS_OK);
+    assert_null(cs_phase_rule_find("evaluate")->kept);
+    free_fixture(&f);
+}
+
 static void an_input_is_a_copy(void **state)
 {
     fixture f = make_fixture(state);
@@ -188,6 +220,7 @@ int main(void)
         FOLDER_TEST(links_folders_devices_and_ways_out_are_refused),
         FOLDER_TEST(an_update_just_above_the_size_limit_is_refused),
         cmocka_unit_test(a_phase_that_sends_nothing_has_no_output_and_an_unknown_one_no_rule),
+        FOLDER_TEST(what_a_site_keeps_has_its_own_shape_and_still_its_limits),
         FOLDER_TEST(an_input_is_a_copy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -631,7 +631,8 @@ typedef struct rig_task {
     const char *job, *phase;
     uint32_t round;
     const cs_hash *plan;
-    const cs_hash *model; /* NULL: none */
+    const cs_hash *model;   /* NULL: none */
+    const char *model_name; /* NULL: "model" */
     size_t participants;
 } rig_task;
 
@@ -643,7 +644,7 @@ static CS_UNUSED void rig_assign(rig *rig, const rig_task *task)
     key.phase = (char *)(uintptr_t)task->phase;
     Consilium__V1__Blob model = CONSILIUM__V1__BLOB__INIT;
     Consilium__V1__Blob *inputs[] = {&model};
-    model.name = (char[]){"model"};
+    model.name = task->model_name != NULL ? (char *)(uintptr_t)task->model_name : (char[]){"model"};
     Consilium__V1__TaskAssignment assignment = CONSILIUM__V1__TASK_ASSIGNMENT__INIT;
     assignment.key = &key;
     assignment.plan_sha256 = cs_wire_data(task->plan->bytes, CS_HASH_BYTES);
