@@ -10,6 +10,7 @@
 
 /* Points handled between two looks at a peer's points: small enough for the first cache. */
 #define BLOCK_POINTS ((size_t)256)
+#define EXPAND_BYTES 48 /* L of the suite: ceil((255 + 128) / 8) */
 
 static const cs_curve_field *field_of(cs_curve_engine engine)
 {
@@ -91,21 +92,21 @@ cs_status cs_curve_mask(cs_curve_engine engine, const uint8_t scalar[CS_SCALAR_B
 }
 
 /* expand_message_xmd of RFC 9380 section 5.3.1 for the one length the suite asks for, with SHA-512: one block b_1. */
-static void expand_one(cs_bytes dst, const uint8_t *message, size_t size, uint8_t out[CS_CURVE_EXPAND_BYTES])
+static void expand_one(cs_bytes dst, const uint8_t *message, size_t size, uint8_t out[EXPAND_BYTES])
 {
     static const uint8_t zeros[128]; /* Z_pad: one input block of SHA-512 */
-    const uint8_t length[3] = {0, CS_CURVE_EXPAND_BYTES, 0}, one = 1, dst_size = (uint8_t)dst.size;
+    const uint8_t length[3] = {0, EXPAND_BYTES, 0}, one = 1, dst_size = (uint8_t)dst.size;
     uint8_t b0[CS_SHA512_BYTES], b1[CS_SHA512_BYTES];
     const cs_bytes first[] = {cs_bytes_of(zeros, sizeof zeros), cs_bytes_of(message, size),
                               cs_bytes_of(length, sizeof length), dst, cs_bytes_of(&dst_size, 1)};
     cs_sha512(first, CS_COUNT(first), b0);
     const cs_bytes second[] = {cs_bytes_of(b0, sizeof b0), cs_bytes_of(&one, 1), dst, cs_bytes_of(&dst_size, 1)};
     cs_sha512(second, CS_COUNT(second), b1);
-    memcpy(out, b1, CS_CURVE_EXPAND_BYTES);
+    memcpy(out, b1, EXPAND_BYTES);
 }
 
 /* 48 big-endian bytes modulo p, below 2^255 (not always below p, which the map does not need). */
-static void reduce_wide(const uint8_t in[CS_CURVE_EXPAND_BYTES], uint8_t out[CS_POINT_BYTES])
+static void reduce_wide(const uint8_t in[EXPAND_BYTES], uint8_t out[CS_POINT_BYTES])
 {
     uint64_t words[6]; /* least significant first */
     for (int i = 0; i < 6; i++)
@@ -142,17 +143,14 @@ void cs_curve_hash(cs_curve_engine engine, cs_bytes dst, const uint8_t *messages
 {
     assert(dst.size > 0 && dst.size <= CS_CURVE_DST_BYTES);
     const cs_curve_field *field = field_of(engine);
-    uint8_t expanded[BLOCK_POINTS * CS_CURVE_EXPAND_BYTES], elements[BLOCK_POINTS * CS_POINT_BYTES];
+    uint8_t elements[BLOCK_POINTS * CS_POINT_BYTES];
     for (size_t start = 0; start < count; start += BLOCK_POINTS) {
         const size_t now = CS_MIN(count - start, BLOCK_POINTS);
-        if (field->expand != NULL) {
-            field->expand(dst, messages + start * size, size, now, expanded);
-        } else {
-            for (size_t i = 0; i < now; i++)
-                expand_one(dst, messages + (start + i) * size, size, expanded + i * CS_CURVE_EXPAND_BYTES);
+        for (size_t i = 0; i < now; i++) {
+            uint8_t expanded[EXPAND_BYTES];
+            expand_one(dst, messages + (start + i) * size, size, expanded);
+            reduce_wide(expanded, elements + i * CS_POINT_BYTES);
         }
-        for (size_t i = 0; i < now; i++)
-            reduce_wide(expanded + i * CS_CURVE_EXPAND_BYTES, elements + i * CS_POINT_BYTES);
         field->map(elements, now, out + start * CS_POINT_BYTES);
     }
 }

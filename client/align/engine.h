@@ -12,11 +12,7 @@ typedef struct cs_curve_field {
     void (*map)(const uint8_t *in, size_t count, uint8_t *out);
     /* on_curve[i] = 1 where u^3 + 486662 u^2 + u is a square (zero included), else 0. */
     void (*check)(const uint8_t *in, size_t count, uint8_t *on_curve);
-    /* The 48 bytes of expand_message_xmd for each message; NULL: the caller hashes one by one. */
-    void (*expand)(cs_bytes dst, const uint8_t *messages, size_t size, size_t count, uint8_t *out);
 } cs_curve_field;
-
-#define CS_CURVE_EXPAND_BYTES 48 /* L of the suite: ceil((255 + 128) / 8) */
 
 extern const cs_curve_field cs_curve_field_portable;
 /* NULL where this build or this processor cannot. */

@@ -235,8 +235,7 @@ INLINE fe_mask fe_is_zero(fe a)
 
 #include "client/align/algorithms.h"
 
-static const cs_curve_field field_ifma = {
-    .ladder = field_ladder, .map = field_map, .check = field_check, .expand = NULL};
+static const cs_curve_field field_ifma = {.ladder = field_ladder, .map = field_map, .check = field_check};
 
 const cs_curve_field *cs_curve_field_ifma(void)
 {

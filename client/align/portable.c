@@ -156,5 +156,4 @@ INLINE fe_mask fe_is_zero(fe a)
 
 #include "client/align/algorithms.h"
 
-const cs_curve_field cs_curve_field_portable = {
-    .ladder = field_ladder, .map = field_map, .check = field_check, .expand = NULL};
+const cs_curve_field cs_curve_field_portable = {.ladder = field_ladder, .map = field_map, .check = field_check};
