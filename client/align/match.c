@@ -19,6 +19,7 @@ typedef struct partners {
 struct cs_psi_match {
     const cs_psi_own *own;
     partners *at; /* per site; the leader's own stays empty */
+    uint32_t sites;
     bool is_released;
 };
 
@@ -231,6 +232,7 @@ cs_status cs_psi_match_new(const cs_psi_own *own, const char *const *tags, cs_ps
     CS_TRY(load_own_tags(own, tags[session->leader], &table));
     CS_AUTO_PTR(cs_psi_match) match = cs_alloc(sizeof *match);
     match->own = own;
+    match->sites = session->sites;
     match->at = cs_alloc_array(session->sites, sizeof *match->at);
     for (uint32_t site = 0; site < session->sites; site++)
         if (site != session->leader)
@@ -243,7 +245,7 @@ void cs_psi_match_free(cs_psi_match *match)
 {
     if (match == NULL)
         return;
-    for (uint32_t site = 0; match->at != NULL && site < match->own->session->sites; site++)
+    for (uint32_t site = 0; match->at != NULL && site < match->sites; site++)
         cs_free(match->at[site].place);
     cs_free(match->at);
     cs_free(match);
