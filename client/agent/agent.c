@@ -362,6 +362,9 @@ static void receive(cs_agent *agent, const cs_session *session, const Consilium_
     case CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_ROSTER:
         members_receive(agent, message->roster);
         break;
+    case CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_RELAY:
+        alignments_relay(agent, message->relay);
+        break;
     case CONSILIUM__V1__COORDINATOR_MESSAGE__BODY_GOODBYE:
         goodbye(agent, session, message->goodbye);
         break;
@@ -594,6 +597,7 @@ static void progress(cs_agent *agent, const struct event *event)
     said.done = event->done;
     said.total = event->total;
     said.loss = event->loss;
+    said.rate = event->rate;
     Consilium__V1__SiteMessage message = CONSILIUM__V1__SITE_MESSAGE__INIT;
     message.body_case = CONSILIUM__V1__SITE_MESSAGE__BODY_PROGRESS;
     message.progress = &said;
@@ -737,6 +741,7 @@ static cs_status make_folders(cs_agent *agent)
     agent->tasks_folder = cs_path_join(agent->state_folder, "tasks");
     /* A job's name has no dot, so no worker may write there. */
     agent->staging_folder = cs_path_join(agent->tasks_folder, ".outgoing");
+    agent->personal_folder = cs_path_join(agent->state_folder, "personal");
     CS_TRY(cs_folder_remove(agent->tasks_folder)); /* of workers that are gone */
     CS_TRY(cs_folder_make(agent->staging_folder, 0700));
     static const char *const folders[] = {"db", "personal", "audit"};
@@ -767,6 +772,7 @@ static cs_status open_stores(cs_agent *agent)
 static void free_agent(cs_agent *agent)
 {
     tasks_free(agent);
+    alignments_free(agent);
     members_free(agent);
     cs_free(agent->later);
     cs_supervisor_free(agent->supervisor);
@@ -782,11 +788,29 @@ static void free_agent(cs_agent *agent)
     cs_free(agent->state_folder);
     cs_free(agent->tasks_folder);
     cs_free(agent->staging_folder);
+    cs_free(agent->personal_folder);
     cs_free(agent->disconnected_reason);
     cs_free(agent->confinement);
     cs_free(agent->build);
     cs_free(agent->shown_task);
     cs_free(agent);
+}
+
+static cs_status close_ended(void *self, const char *name)
+{
+    cs_agent *agent = self;
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(SMALL_ARENA_BYTES);
+    cs_job_record job;
+    if (cs_records_find_job(agent->records, name, arena, &job) != CS_OK ||
+        job.state >= CONSILIUM__V1__JOB_STATE__JOB_COMPLETE)
+        personal_close(agent, name);
+    return CS_OK;
+}
+
+/* Closes what belongs to jobs that ended while nobody was here to hear of it. */
+static cs_status personal_restore(cs_agent *agent)
+{
+    return cs_folder_list(agent->personal_folder, close_ended, agent);
 }
 
 static cs_status prepare(cs_agent *agent, const cs_agent_config *config)
@@ -802,6 +826,8 @@ static cs_status prepare(cs_agent *agent, const cs_agent_config *config)
     agent->collected_ms = cs_clock_monotonic_ms() - CS_COLLECT_INTERVAL_MS;
     agent->idle_check_at_ms = cs_clock_monotonic_ms() + IDLE_CHECK_MS;
     CS_TRY(members_restore(agent));
+    CS_TRY(alignments_restore(agent));
+    CS_TRY(personal_restore(agent));
     CS_TRY(tasks_restore(agent));
     agent->started_wall_ms = cs_clock_wall_ms();
     return cs_control_start(agent->state_folder, ask_agent, agent, &agent->control);

@@ -44,7 +44,7 @@ static int ask(const cs_arguments *arguments, const Consilium__V1__ControlReques
 
 static const char *stage_word(Consilium__V1__Stage stage)
 {
-    static const char *const words[] = {"", "fetching", "training", "evaluating", "uploading"};
+    static const char *const words[] = {"", "fetching", "training", "evaluating", "uploading", "agreeing", "aligning"};
     return (size_t)stage < CS_COUNT(words) ? words[stage] : "";
 }
 

@@ -1,6 +1,7 @@
 /* Files to and from a task's folder, and what may leave the building. Worker thread of the agent. */
 #include "client/agent/exchange.h"
 
+#include "client/agent/alignment.h"
 #include "common/base/failpoint.h"
 #include "common/tensors/safetensors.h"
 
@@ -19,10 +20,20 @@ static const cs_phase_rule rules[] = {
      .output_bytes = CS_SAFETENSORS_HEADER_MAX_BYTES,
      .kept = "optimizer"},
     {.phase = "evaluate"},
+    /* Of an alignment: what is sealed for which site is the table in sealed.c. */
+    {.phase = "agree", .is_sealed = true},
+    {.phase = "mask", .is_sealed = true},
+    {.phase = "hop", .is_sealed = true},
+    {.phase = "compare", .is_sealed = true},
+    {.phase = "cohort", .is_sealed = true},
 };
 
 const cs_phase_rule *cs_phase_rule_find(const char *phase)
 {
+    cs_alignment_step step;
+    uint32_t stop = 0;
+    if (strncmp(phase, "hop", 3) == 0) /* "hop1" … */
+        phase = cs_alignment_phase(phase, 0, &step, &stop) ? "hop" : "";
     for (size_t i = 0; i < CS_COUNT(rules); i++)
         if (strcmp(rules[i].phase, phase) == 0)
             return &rules[i];

@@ -12,6 +12,7 @@ typedef struct cs_phase_rule {
     bool is_shaped;        /* it must have the tensors of the input "model" */
     uint64_t output_bytes; /* the most it may have; shaped: in addition to the model's */
     const char *kept;      /* what it may leave for the job's next task of this phase; never sent; NULL: nothing */
+    bool is_sealed;        /* of an alignment: its outputs are sealed for single sites (alignment.h) */
 } cs_phase_rule;
 /* NULL when this build has no such phase. */
 const cs_phase_rule *cs_phase_rule_find(const char *phase);

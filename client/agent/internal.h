@@ -5,6 +5,7 @@
 #define CS_AGENT_INTERNAL_H
 
 #include "client/agent/agent.h"
+#include "client/agent/alignment.h"
 #include "client/agent/control.h"
 #include "client/agent/enrol.h"
 #include "client/agent/exchange.h"
@@ -79,6 +80,9 @@ struct task {
     size_t blobs_count;
     bool has_kept, keeps;     /* does it take up what an earlier round left; does it leave something itself */
     cs_hash kept, keeps_blob; /* … */
+    cs_sealing *sealing;      /* of an alignment; wiped with the task */
+    uint64_t tokens;          /* points of the own list that leave with the result */
+    uint64_t patients;        /* of the cohort, where the result says it */
     cs_status status;         /* of the step */
     bool is_worth_repeating;
     char sentence[CS_ERROR_TEXT_BYTES];
@@ -110,7 +114,7 @@ struct event {
     struct question *question;
     Consilium__V1__Stage stage;
     uint64_t done, total;
-    double loss;
+    double loss, rate;
     cs_status status;
     char *text;  /* owned */
     char *build; /* owned */
@@ -135,7 +139,7 @@ struct errand {
 
 struct cs_agent {
     /* Set before the threads start, then only read. */
-    char *state_folder, *tasks_folder, *staging_folder;
+    char *state_folder, *tasks_folder, *staging_folder, *personal_folder;
     cs_buffer config_text;
     cs_site_config *config;
     cs_blobs *blobs;           /* any thread */
@@ -176,7 +180,8 @@ struct cs_agent {
 
     cs_roster offered, approved; /* by the coordinator; by this site's people. No members: none yet */
     int64_t approved_ms;
-    cs_roster has_approved; /* who signed `offered`, as valid members of it */
+    struct alignment *alignments; /* sessions with other sites, of open jobs */
+    cs_roster has_approved;       /* who signed `offered`, as valid members of it */
 
     char *confinement, *build; /* of the last worker that was ready or refused to be */
     char *shown_task;          /* for `status` */
@@ -224,7 +229,25 @@ CS_MUST_CHECK cs_status members_approve(cs_agent *agent, const char *roster, cs_
 CS_MUST_CHECK cs_status members_pick(const cs_agent *agent, char *const *sites, size_t count, cs_roster *ret);
 void members_free(cs_agent *agent);
 
+/* ---- alignment.c: sessions between sites ---- */
+/* Takes up the sessions of open jobs and wipes those of others. After the records were opened. */
+CS_MUST_CHECK cs_status alignments_restore(cs_agent *agent);
+/* A message of another site. */
+void alignments_relay(cs_agent *agent, const Consilium__V1__Relay *relay);
+/* Does what can be done now for a task of the phase `agree`: it has no lane. */
+void alignments_agree(cs_agent *agent, struct task *task);
+/* Gives the task what its lane needs to seal and open. CS_DENIED without a session. */
+CS_MUST_CHECK cs_status alignments_prepare(cs_agent *agent, struct task *task);
+/* Accounts for the own list before it leaves. CS_DENIED over a limit of the policy. */
+CS_MUST_CHECK cs_status alignments_spend(cs_agent *agent, const char *job, uint64_t tokens);
+void alignments_end_job(cs_agent *agent, const char *job);
+void alignments_free(cs_agent *agent);
+
 /* ---- tasks.c ---- */
+void task_clear_sealing(struct task *task);
+/* Ends a task that no lane has: failed with this sentence, or done without any blob. */
+void task_refuse(cs_agent *agent, struct task *task, const char *sentence);
+void task_succeed(cs_agent *agent, struct task *task);
 /* Takes up the results that were not acknowledged when the agent ended. */
 CS_MUST_CHECK cs_status tasks_restore(cs_agent *agent);
 void tasks_assign(cs_agent *agent, const Consilium__V1__TaskAssignment *assignment);
@@ -246,6 +269,8 @@ void tasks_free(cs_agent *agent);
 /* Everything of the result that leaves the building, recorded with one sync before the first byte of it does: what left
  * is in the transcript even if we die in the middle. Once, however often it is called. Any thread. */
 cs_status task_record_leaving(const struct task *task, const Consilium__V1__TaskResult *result);
+/* What an ended job leaves to the site, and nothing of its secrets: see lanes.c. Work lane, or before it starts. */
+void personal_close(const cs_agent *agent, const char *job);
 void lane_start(struct lane *lane, cs_agent *agent, size_t capacity);
 /* Hands the errand over. False when the lane has more to do than a decent coordinator asks for. Never waits: the lane
  * may be waiting for room in the agent thread's inbox. */

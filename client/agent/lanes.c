@@ -5,6 +5,7 @@
 #include "common/base/failpoint.h"
 #include "common/base/log.h"
 #include "common/config/metric.h"
+#include "common/crypto/keyfile.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@
 #define METRIC_NAME_MAX 64
 /* In the job's folder, the same for all its tasks and emptied between them: a new folder would be a sync of the disk.
  */
-#define TASK_FOLDER "task"
+#define TASK_FOLDER      "task"
+#define COHORT_MAX_BYTES (1024 * 1024 * 1024)
 
 void text_shorten(const char *text, char *out, size_t size)
 {
@@ -36,7 +38,8 @@ void text_for_coordinator(const char *sentence, char out[CS_REASON_MAX])
 
 /* ---- progress, from either lane ---- */
 
-static void tell_progress(struct task *task, Consilium__V1__Stage stage, uint64_t done, uint64_t total, double loss)
+static void tell_progress(struct task *task, Consilium__V1__Stage stage, uint64_t done, uint64_t total, double loss,
+                          double rate)
 {
     const int64_t now_ms = cs_clock_monotonic_ms();
     if (now_ms - task->progress_ms < CS_PROGRESS_INTERVAL_MS)
@@ -49,6 +52,7 @@ static void tell_progress(struct task *task, Consilium__V1__Stage stage, uint64_
     event->done = done;
     event->total = total;
     event->loss = loss;
+    event->rate = rate;
     if (cs_mailbox_try_post(task->agent->inbox, event) != CS_OK)
         event_free(event); /* the next one says more */
 }
@@ -56,20 +60,20 @@ static void tell_progress(struct task *task, Consilium__V1__Stage stage, uint64_
 static bool fetch_progress(void *self, uint64_t done, uint64_t total)
 {
     struct task *task = self;
-    tell_progress(task, CONSILIUM__V1__STAGE__STAGE_FETCHING, done, total, 0);
+    tell_progress(task, CONSILIUM__V1__STAGE__STAGE_FETCHING, done, total, 0, 0);
     return !atomic_load(&task->is_cancelled);
 }
 
 static bool upload_progress(void *self, uint64_t done, uint64_t total)
 {
     struct task *task = self;
-    tell_progress(task, CONSILIUM__V1__STAGE__STAGE_UPLOADING, done, total, 0);
+    tell_progress(task, CONSILIUM__V1__STAGE__STAGE_UPLOADING, done, total, 0, 0);
     return !atomic_load(&task->is_cancelled);
 }
 
 static void worker_progress(void *self, const Consilium__V1__TaskProgress *progress)
 {
-    tell_progress(self, progress->stage, progress->done, progress->total, progress->loss);
+    tell_progress(self, progress->stage, progress->done, progress->total, progress->loss, progress->rate);
 }
 
 /* ---- transfers ---- */
@@ -203,7 +207,7 @@ static cs_status worker_ready(void *self, const Consilium__V1__WorkerReady *read
         const Consilium__V1__DatasetDescription *found = ready->datasets[i];
         if (found->error[0] != '\0')
             return cs_fail(CS_INVALID, "data set '%s': %s", found->dataset, found->error);
-        if (found->train < config->floor_rows)
+        if (task->sealing == NULL && found->train < config->floor_rows)
             return cs_fail(CS_DENIED, "data set '%s' has too few training rows for this site's policy", found->dataset);
     }
     return CS_OK;
@@ -322,6 +326,198 @@ static cs_status make_result(struct task *task, const Consilium__V1__WorkerDone 
     return CS_OK;
 }
 
+/* ---- an alignment ---- */
+
+static char *personal_of(const struct task *task, const char *job)
+{
+    return cs_path_join(task->agent->personal_folder, job);
+}
+
+/* Nothing is in it: the answer is a stored one, or the plan tells the other party nothing. */
+static bool is_silent(const cs_sealing *sealing, const cs_parcel *parcel)
+{
+    return sealing->is_repeat || (parcel->kind == CS_PSI_ANSWER && !sealing->tells_all);
+}
+
+/* Inputs must be exactly what this step takes. */
+static cs_status open_parcels(struct task *task, const char *folder, cs_arena *arena, Consilium__V1__WorkerTask *ret)
+{
+    const Consilium__V1__TaskAssignment *assignment = task->assignment;
+    cs_parcel parcels[CS_ALIGNMENT_SITES_MAX];
+    const size_t count = cs_parcels_in(task->sealing, task->phase, parcels);
+    if (assignment->n_inputs != count)
+        return cs_fail(CS_DENIED, "phase '%s' takes %zu lists here, the coordinator gave %zu", task->phase, count,
+                       assignment->n_inputs);
+    ret->inputs = cs_arena_alloc(arena, (count + 1) * sizeof(*ret->inputs));
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(assignment->inputs[i]->name, parcels[i].name) != 0)
+            return cs_fail(CS_DENIED, "phase '%s' takes '%s' here, the coordinator gave '%.32s'", task->phase,
+                           parcels[i].name, assignment->inputs[i]->name);
+        if (is_silent(task->sealing, &parcels[i]))
+            continue;
+        CS_TRY(cs_parcel_open(task->agent->blobs, &task->blobs[i], task->sealing, &parcels[i], folder));
+        Consilium__V1__NamedFile *named = cs_arena_alloc(arena, sizeof(*named));
+        consilium__v1__named_file__init(named);
+        named->name = named->file = cs_arena_strdup(arena, parcels[i].name);
+        ret->inputs[ret->n_inputs++] = named;
+    }
+    ret->seed = cs_wire_data(task->sealing->seed, sizeof(task->sealing->seed));
+    return CS_OK;
+}
+
+static cs_status take_parcel(struct task *task, const cs_parcel *parcel, const Consilium__V1__WorkerDone *done,
+                             Consilium__V1__Blob *ret)
+{
+    CS_AUTO(cs_string) staging =
+        cs_format("%s/%s-%u-%s", task->agent->staging_folder, task->job, task->round, task->phase);
+    CS_AUTO(cs_string) personal = personal_of(task, task->job);
+    cs_hash *hash = &task->blobs[task->blobs_count];
+    uint64_t points = 0;
+    if (is_silent(task->sealing, parcel)) {
+        CS_TRY(cs_parcel_empty(task->agent->blobs, task->sealing, parcel, staging, hash, &ret->size));
+    } else {
+        const Consilium__V1__NamedFile *file = NULL;
+        for (size_t i = 0; i < done->n_outputs && file == NULL; i++)
+            file = strcmp(done->outputs[i]->name, parcel->name) == 0 ? done->outputs[i] : NULL;
+        if (file == NULL)
+            return cs_fail(CS_DENIED, "the worker did not bring '%s'", parcel->name);
+        CS_TRY(cs_parcel_take(task->agent->blobs, task->sealing, parcel, personal, file->file, staging, hash,
+                              &ret->size, &points));
+    }
+    task->tokens += points;
+    task->blobs_count++;
+    ret->sha256 = cs_wire_data(hash->bytes, sizeof(hash->bytes));
+    return CS_OK;
+}
+
+/* Of what the worker says only the cohort's size leaves, where it is told at all. */
+static void add_patients(const struct task *task, Consilium__V1__TaskResult *result,
+                         Consilium__V1__Evaluation *evaluation, Consilium__V1__Metric *metric)
+{
+    consilium__v1__metric__init(metric);
+    metric->name = (char *)(uintptr_t) "patients";
+    metric->value = (double)task->patients;
+    metric->is_defined = true;
+    consilium__v1__evaluation__init(evaluation);
+    evaluation->model = (char *)(uintptr_t) "cohort";
+    evaluation->split = (char *)(uintptr_t) "all";
+    evaluation->standardize = (char *)(uintptr_t) "none";
+    evaluation->n_metrics = 1;
+    result->n_evaluations = 1;
+}
+
+/* `done`: NULL when the answer is a stored one. */
+static cs_status make_sealed_result(struct task *task, const Consilium__V1__WorkerDone *done)
+{
+    cs_parcel parcels[CS_ALIGNMENT_SITES_MAX];
+    Consilium__V1__Blob outputs[CS_ALIGNMENT_SITES_MAX];
+    Consilium__V1__Blob *pointers[CS_ALIGNMENT_SITES_MAX];
+    const size_t count = cs_parcels_out(task->sealing, task->phase, parcels);
+    task->tokens = 0;
+    for (size_t i = 0; i < count; i++) {
+        consilium__v1__blob__init(&outputs[i]);
+        outputs[i].name = parcels[i].name;
+        pointers[i] = &outputs[i];
+        CS_TRY(take_parcel(task, &parcels[i], done, &outputs[i]));
+    }
+    cs_alignment_step step;
+    uint32_t stop = 0;
+    CS_IGNORE(cs_alignment_phase(task->phase, task->sealing->parties, &step, &stop) ? CS_OK : CS_OK, "it has a rule");
+    const bool says_patients = step == CS_ALIGNMENT_COMPARE || step == CS_ALIGNMENT_COHORT;
+    task->patients = !says_patients         ? 0
+                     : done == NULL         ? task->sealing->stored_patients
+                     : done->result != NULL ? done->result->samples
+                                            : 0;
+    Consilium__V1__Metric metric;
+    Consilium__V1__Metric *metrics[] = {&metric};
+    Consilium__V1__Evaluation evaluation;
+    Consilium__V1__Evaluation *evaluations[] = {&evaluation};
+    Consilium__V1__TaskResult result = CONSILIUM__V1__TASK_RESULT__INIT;
+    result.key = task->assignment->key;
+    result.outcome = CONSILIUM__V1__OUTCOME__OUTCOME_DONE;
+    result.outputs = pointers;
+    result.n_outputs = count;
+    result.build = done != NULL && done->result != NULL ? done->result->build : (char *)(uintptr_t) "";
+    if (says_patients) {
+        add_patients(task, &result, &evaluation, &metric);
+        evaluation.metrics = metrics;
+        result.evaluations = evaluations;
+    }
+    cs_buffer_reset(&task->result);
+    cs_wire_pack(&result.base, &task->result);
+    return CS_OK;
+}
+
+static cs_worker_end is_fault(cs_status status)
+{
+    return status == CS_INVALID || status == CS_DENIED || status == CS_DATA_LOSS || status == CS_UNAUTHENTICATED ||
+                   status == CS_RANGE
+               ? CS_WORKER_REFUSED
+               : CS_WORKER_LOST;
+}
+
+/* The site's own rows of an earlier job's cohort are those of this one. */
+static cs_status repeat_answer(struct task *task)
+{
+    CS_AUTO(cs_string) from_folder = personal_of(task, task->sealing->stored_job);
+    CS_AUTO(cs_string) to_folder = personal_of(task, task->job);
+    CS_AUTO(cs_string) from = cs_path_join(from_folder, CS_COHORT_FILE);
+    CS_AUTO(cs_string) to = cs_path_join(to_folder, CS_COHORT_FILE);
+    CS_TRY(cs_folder_make(to_folder, 0700));
+    if (!cs_file_exists(from))
+        return CS_OK; /* this site was told nothing, or somebody took the file away */
+    CS_AUTO(cs_buffer) bytes = CS_BUFFER_EMPTY;
+    CS_TRY(cs_file_read_all(from, COHORT_MAX_BYTES, &bytes));
+    return cs_file_write_atomic(to, cs_buffer_view(&bytes), 0600);
+}
+
+static cs_worker_end run_sealed(struct task *task, const char *folder, cs_arena *arena, cs_worker_task *work)
+{
+    const cs_status opened = open_parcels(task, folder, arena, &work->task);
+    if (opened != CS_OK)
+        return is_fault(opened);
+    cs_alignment_step step;
+    uint32_t stop = 0;
+    const bool ends = cs_alignment_phase(task->phase, task->sealing->parties, &step, &stop) &&
+                      (step == CS_ALIGNMENT_COMPARE || step == CS_ALIGNMENT_COHORT);
+    Consilium__V1__WorkerDone *done = NULL;
+    if (!task->sealing->is_repeat) {
+        const cs_worker_end end = cs_supervisor_run(task->agent->supervisor, work, arena, &done);
+        if (end != CS_WORKER_DONE)
+            return end;
+    } else if (ends && repeat_answer(task) != CS_OK) {
+        return CS_WORKER_LOST;
+    }
+    const cs_status made = make_sealed_result(task, done);
+    return made == CS_OK ? CS_WORKER_DONE : is_fault(made);
+}
+
+static cs_status close_file(void *folder, const char *name)
+{
+    if (strcmp(name, CS_COHORT_FILE) == 0)
+        return CS_OK;
+    CS_AUTO(cs_string) path = cs_path_join(folder, name);
+    const size_t length = strlen(name);
+    if (length > 4 && strcmp(name + length - 4, ".key") == 0)
+        return cs_key_file_wipe(path);
+    return cs_file_remove(path) == CS_OK ? CS_OK : cs_folder_remove(path);
+}
+
+/* The cohort stays, for what is to be done with it; keys and lists go. */
+void personal_close(const cs_agent *agent, const char *job)
+{
+    CS_AUTO(cs_string) folder = cs_path_join(agent->personal_folder, job);
+    CS_AUTO(cs_string) cohort = cs_path_join(folder, CS_COHORT_FILE);
+    if (!cs_file_exists(folder))
+        return;
+    cs_status status = cs_folder_list(folder, close_file, folder);
+    if (status == CS_OK && !cs_file_exists(cohort))
+        status = cs_folder_remove(folder);
+    if (status != CS_OK)
+        cs_log(CS_LOG_ERROR, "agent", "secrets of an ended job not removed", CS_S("job", job),
+               CS_S("reason", cs_error_text()));
+}
+
 static cs_status remove_inside(void *folder, const char *name)
 {
     CS_AUTO(cs_string) path = cs_path_join(folder, name);
@@ -342,8 +538,16 @@ static cs_worker_end run_in(struct task *task, char *folder, cs_arena *arena)
     work.task.participants = task->assignment->participants;
     work.task.n_participants = task->assignment->n_participants;
     /* A full disk may pass: worth a repeat, like a lost worker. */
-    if (cs_folder_make(folder, 0700) != CS_OK || cs_folder_list(folder, remove_inside, folder) != CS_OK ||
-        give_inputs(task, folder, arena, &work.task) != CS_OK)
+    if (cs_folder_make(folder, 0700) != CS_OK || cs_folder_list(folder, remove_inside, folder) != CS_OK)
+        return CS_WORKER_LOST;
+    if (task->sealing != NULL) {
+        CS_AUTO(cs_string) personal = personal_of(task, task->job);
+        if (cs_folder_make(personal, 0700) != CS_OK)
+            return CS_WORKER_LOST;
+        work.personal = personal;
+        return run_sealed(task, folder, arena, &work);
+    }
+    if (give_inputs(task, folder, arena, &work.task) != CS_OK)
         return CS_WORKER_LOST;
     Consilium__V1__WorkerDone *done = NULL;
     const cs_worker_end end = cs_supervisor_run(task->agent->supervisor, &work, arena, &done);
@@ -397,6 +601,7 @@ static void end_job(cs_agent *agent, const char *job)
     cs_supervisor_end_job(agent->supervisor, job);
     CS_AUTO(cs_string) folder = cs_path_join(agent->tasks_folder, job);
     CS_IGNORE(cs_folder_remove(folder), "the start of the next agent empties it");
+    personal_close(agent, job);
 }
 
 static void *run_errands(void *argument)

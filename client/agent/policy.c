@@ -19,6 +19,8 @@ static bool fits(const cs_policy_rule *rule, const cs_plan *plan, size_t invited
 
     if (rule->dataset && strcmp(rule->dataset, plan->dataset.name) != 0)
         cs_buffer_printf(why_not, "is for the data set '%s', the plan uses '%s'", rule->dataset, plan->dataset.name);
+    else if (rule->models.count > 0 && plan->federation == CS_VERTICAL)
+        cs_buffer_append_text(why_not, "lists models, the plan trains none");
     else if (rule->models.count > 0 && !cs_names_have(&rule->models, model))
         cs_buffer_printf(why_not, "does not list the model '%s'", model);
     else if (rule->rounds_maximum > 0 && plan->training.rounds > rule->rounds_maximum)
@@ -54,15 +56,40 @@ static bool can_validate(const cs_site_dataset *dataset)
     return dataset->valid.column || dataset->train.column;
 }
 
+/* What a site does not do whoever asks. */
+static bool may_align(const cs_site_config *config, const cs_plan *plan, char *reason, size_t size)
+{
+    const cs_alignment_policy *policy = &config->alignment;
+    const bool is_two_party = plan->sites.invite.count == 2;
+    const uint64_t declared = (uint64_t)plan->alignment.patients * plan->alignment.keys_count;
+
+    if (!(policy->modes & (is_two_party ? CS_ALIGNMENT_TWO_PARTY : CS_ALIGNMENT_PATTERN)))
+        snprintf(reason, size, "the plan aligns %zu sites (%s), policy.alignment.modes does not list that",
+                 plan->sites.invite.count, is_two_party ? "two_party" : "pattern");
+    else if (plan->alignment.minimum < policy->minimum)
+        snprintf(reason, size,
+                 "the plan tells cohorts of %" PRIu32 " patients or more, policy.alignment.minimum is %" PRIu32,
+                 plan->alignment.minimum, policy->minimum);
+    else if (declared > policy->session_tokens)
+        snprintf(reason, size,
+                 "the plan declares %" PRIu32 " patients with %zu kinds of key, %" PRIu64
+                 " points; the policy allows %" PRIu64 " a session",
+                 plan->alignment.patients, plan->alignment.keys_count, declared, policy->session_tokens);
+    else
+        reason[0] = '\0';
+    for (size_t i = 0; i < plan->sites.invite.count && policy->peers.count > 0 && reason[0] == '\0'; i++) {
+        const char *site = plan->sites.invite.items[i];
+        if (strcmp(site, config->site) != 0 && !cs_names_have(&policy->peers, site))
+            snprintf(reason, size, "the plan aligns with site '%s', policy.alignment.peers does not list it", site);
+    }
+    return reason[0] == '\0';
+}
+
 void cs_policy_decide(const cs_site_config *config, const cs_plan *plan, size_t invited_count, cs_policy_verdict *ret)
 {
     CS_AUTO(cs_buffer) why_not = CS_BUFFER_EMPTY;
 
     *ret = (cs_policy_verdict){.decision = CS_POLICY_REFUSED};
-    if (plan->federation != CS_HORIZONTAL) {
-        snprintf(ret->reason, sizeof ret->reason, "this version runs plans with federation: horizontal only");
-        return;
-    }
     if (!plan->sites.invites_all && !cs_names_have(&plan->sites.invite, config->site)) {
         snprintf(ret->reason, sizeof ret->reason, "the plan does not invite the site '%s'", config->site);
         return;
@@ -73,6 +100,8 @@ void cs_policy_decide(const cs_site_config *config, const cs_plan *plan, size_t 
                  plan->dataset.name, plan->dataset.name, config->datasets_count);
         return;
     }
+    if (plan->federation == CS_VERTICAL && !may_align(config, plan, ret->reason, sizeof ret->reason))
+        return;
     if (plan->training.early_stopping.is_on && !can_validate(cs_site_config_dataset(config, plan->dataset.name))) {
         snprintf(ret->reason, sizeof ret->reason,
                  "the plan stops early by its validation rows, and the split of data set '%s' makes none: "
@@ -281,9 +310,77 @@ static void summarize_company(const cs_plan *plan, cs_buffer *out)
     cs_buffer_append_text(out, "\n");
 }
 
+/* ---- summary of an alignment ---- */
+
+static void summarize_keys(const cs_plan *plan, cs_buffer *out)
+{
+    const cs_alignment *alignment = &plan->alignment;
+    for (size_t i = 0; i < alignment->keys_count; i++) {
+        cs_buffer_append_text(out, i == 0 ? "keys         " : "             ");
+        for (size_t part = 0; part < alignment->keys[i].parts_count; part++)
+            cs_buffer_printf(out, "%s%s", part ? ", " : "", cs_identity_part_name(alignment->keys[i].parts[part]));
+        cs_buffer_append_text(out, "\n");
+    }
+}
+
+static void summarize_alignment(const cs_plan *plan, const cs_site_config *config, cs_buffer *out)
+{
+    const cs_alignment *alignment = &plan->alignment;
+    const cs_site_dataset *dataset = cs_site_config_dataset(config, plan->dataset.name);
+    const bool leads = strcmp(alignment->leader, config->site) == 0;
+    const size_t others = plan->sites.invite.count - 1;
+
+    cs_buffer_printf(out, "data set     %s", plan->dataset.name);
+    if (dataset)
+        cs_buffer_printf(out, ", here the table %s\n", dataset->table);
+    else
+        cs_buffer_append_text(out, ", which this site does not have\n");
+    cs_buffer_printf(out, "what for     the patients that the sites have in common, for the study '%s'; no model\n",
+                     alignment->study);
+    summarize_keys(plan, out);
+    if (alignment->needs_all)
+        cs_buffer_printf(out, "cohort       patients of '%s' that are found at every other site\n", alignment->leader);
+    else
+        cs_buffer_printf(out, "cohort       patients of '%s' that are found at %" PRIu32 " other sites or more\n",
+                         alignment->leader, alignment->any_of);
+    cs_buffer_printf(out,
+                     "sent         each patient's keys as %zu points, masked with a secret of this site, in random "
+                     "order, padded, sealed for the next site: to the other %zu; at most %" PRIu64 " patients\n",
+                     alignment->keys_count, others, (uint64_t)alignment->patients * 6 / 5);
+    cs_buffer_append_text(out, "coordinator  learns who takes part, when, padded sizes, and how large the cohort is\n");
+    cs_buffer_append_text(out, "other sites  learn how many patients each list has, padded\n");
+    if (leads)
+        cs_buffer_append_text(out,
+                              "this site    leads: it learns which of its patients which site has, and which kinds "
+                              "of key agree\n");
+    else if (alignment->is_mutual)
+        cs_buffer_printf(
+            out,
+            "this site    learns which of its patients are in the cohort; '%s' learns which of its own are "
+            "here, and which kinds of key agree\n",
+            alignment->leader);
+    else
+        cs_buffer_printf(out,
+                         "this site    learns nothing; '%s' learns which of its own patients are here, and which "
+                         "kinds of key agree\n",
+                         alignment->leader);
+    cs_buffer_printf(out, "too few      with fewer than %" PRIu32 " common patients nobody is told any of them\n",
+                     alignment->minimum);
+    cs_buffer_append_text(out,
+                          "not sent     names, dates, numbers, or anything that one could be found by without this "
+                          "site's secret\n");
+    cs_buffer_append_text(out, "with others  all of: ");
+    append_names(out, &plan->sites.invite);
+    cs_buffer_append_text(out, "; by the keys in the roster that was approved here (consilium-client roster show)\n");
+}
+
 void cs_plan_summary(const cs_plan *plan, const cs_site_config *config, cs_buffer *out)
 {
     cs_buffer_printf(out, "plan         %s\n", plan->name);
+    if (plan->federation == CS_VERTICAL) {
+        summarize_alignment(plan, config, out);
+        return;
+    }
     summarize_data(plan, cs_site_config_dataset(config, plan->dataset.name), out);
     summarize_work(plan, out);
     summarize_what_leaves(plan, out);

@@ -30,6 +30,15 @@ static const char schema_v3[] =
     "  blob BLOB NOT NULL, PRIMARY KEY (job, name)) WITHOUT ROWID;"
     "CREATE INDEX kept_of ON kept (blob);";
 
+/* The account of alignments: what a site has let others ask. Kept for ever, whatever becomes of the jobs. `patients` is
+ * the cohort's size where this site was told it. */
+static const char schema_v4[] = "CREATE TABLE alignment (job TEXT PRIMARY KEY, question BLOB NOT NULL,"
+                                "  session BLOB NOT NULL, peers TEXT NOT NULL, begun_ms INTEGER NOT NULL,"
+                                "  tokens INTEGER NOT NULL DEFAULT 0, is_repeat INTEGER NOT NULL DEFAULT 0,"
+                                "  is_answered INTEGER NOT NULL DEFAULT 0, patients INTEGER NOT NULL DEFAULT 0)"
+                                " WITHOUT ROWID;"
+                                "CREATE INDEX alignment_of ON alignment (question);";
+
 /* JOB_COMPLETE and what follows it. */
 #define ENDED "state >= 4"
 
@@ -40,7 +49,7 @@ struct cs_records {
 
 cs_status cs_records_open(const char *path, cs_records **ret)
 {
-    const char *const migrations[] = {schema_v1, schema_v2, schema_v3};
+    const char *const migrations[] = {schema_v1, schema_v2, schema_v3, schema_v4};
     CS_AUTO_PTR(cs_records) records = cs_alloc(sizeof(*records));
     CS_TRY(cs_db_open(path, migrations, CS_COUNT(migrations), &records->db));
     *ret = CS_TAKE(records);
@@ -346,4 +355,70 @@ cs_status cs_records_put_roster(cs_records *records, const cs_roster_record *ros
     return leave_transaction(records,
                              cs_db_run(records->db, "UPDATE roster SET offered = ?1, approved = ?2, approved_ms = ?3",
                                        "bbi", roster->offered, roster->approved, roster->approved_ms));
+}
+
+cs_status cs_records_begin_alignment(cs_records *records, const cs_alignment_record *alignment)
+{
+    CS_TRY(join_transaction(records));
+    return leave_transaction(records,
+                             cs_db_run(records->db,
+                                       "INSERT OR IGNORE INTO alignment (job, question, session, peers, begun_ms)"
+                                       " VALUES (?1, ?2, ?3, ?4, ?5)",
+                                       "tbbti", alignment->job, of_hash(&alignment->question),
+                                       of_hash(&alignment->session), alignment->peers, alignment->begun_ms));
+}
+
+cs_status cs_records_repeat_alignment(cs_records *records, const char *job)
+{
+    CS_TRY(join_transaction(records));
+    return leave_transaction(records,
+                             cs_db_run(records->db, "UPDATE alignment SET is_repeat = 1 WHERE job = ?1", "t", job));
+}
+
+cs_status cs_records_spend_tokens(cs_records *records, const char *job, uint64_t tokens)
+{
+    CS_TRY(join_transaction(records));
+    return leave_transaction(
+        records, cs_db_run(records->db, "UPDATE alignment SET tokens = ?2 WHERE job = ?1", "ti", job, (int64_t)tokens));
+}
+
+cs_status cs_records_answer_alignment(cs_records *records, const char *job, uint64_t patients)
+{
+    CS_TRY(join_transaction(records));
+    return leave_transaction(records, cs_db_run(records->db,
+                                                "UPDATE alignment SET is_answered = 1, patients = ?2 WHERE job = ?1",
+                                                "ti", job, (int64_t)patients));
+}
+
+cs_status cs_records_alignment_usage(cs_records *records, const char *but_job, int64_t since_ms, uint64_t *ret_sessions,
+                                     uint64_t *ret_tokens)
+{
+    CS_AUTO_PTR(cs_rows) rows = NULL;
+    CS_TRY(cs_db_query(records->db,
+                       "SELECT count(*), coalesce(sum(tokens), 0) FROM alignment"
+                       " WHERE job <> ?1 AND begun_ms > ?2 AND NOT is_repeat",
+                       "ti", &rows, but_job, since_ms));
+    const bool has_row = cs_rows_next(rows);
+    *ret_sessions = has_row ? (uint64_t)cs_rows_int(rows, 0) : 0;
+    *ret_tokens = has_row ? (uint64_t)cs_rows_int(rows, 1) : 0;
+    return cs_rows_status(rows);
+}
+
+cs_status cs_records_find_answer(cs_records *records, const cs_hash *question, cs_arena *arena,
+                                 cs_alignment_record *ret)
+{
+    CS_AUTO_PTR(cs_rows) rows = NULL;
+    CS_TRY(cs_db_query(records->db,
+                       "SELECT job, session, patients, begun_ms FROM alignment"
+                       " WHERE question = ?1 AND is_answered AND NOT is_repeat ORDER BY begun_ms LIMIT 1",
+                       "b", &rows, of_hash(question)));
+    if (!cs_rows_next(rows)) {
+        CS_TRY(cs_rows_status(rows));
+        return cs_fail(CS_NOT_FOUND, "this question was not answered here before");
+    }
+    *ret = (cs_alignment_record){.job = cs_arena_strdup(arena, cs_rows_text(rows, 0)),
+                                 .question = *question,
+                                 .patients = (uint64_t)cs_rows_int(rows, 2),
+                                 .begun_ms = cs_rows_int(rows, 3)};
+    return cs_hash_from(cs_rows_bytes(rows, 1), "session in agent.db", &ret->session);
 }

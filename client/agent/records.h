@@ -74,4 +74,26 @@ typedef struct cs_roster_record {
 CS_MUST_CHECK cs_status cs_records_roster(cs_records *records, cs_arena *arena, cs_roster_record *ret);
 CS_MUST_CHECK cs_status cs_records_put_roster(cs_records *records, const cs_roster_record *roster);
 
+/* One alignment in the site's account; it stays when its job is forgotten. */
+typedef struct cs_alignment_record {
+    const char *job, *peers;
+    cs_hash question; /* what was asked, whatever the job's name */
+    cs_hash session;
+    int64_t begun_ms; /* wall */
+    uint64_t patients;
+} cs_alignment_record;
+/* Harmless when it stands there already. */
+CS_MUST_CHECK cs_status cs_records_begin_alignment(cs_records *records, const cs_alignment_record *alignment);
+/* It is answered from a stored result, and counts for nothing. */
+CS_MUST_CHECK cs_status cs_records_repeat_alignment(cs_records *records, const char *job);
+/* So many points of this site's list leave with it. */
+CS_MUST_CHECK cs_status cs_records_spend_tokens(cs_records *records, const char *job, uint64_t tokens);
+CS_MUST_CHECK cs_status cs_records_answer_alignment(cs_records *records, const char *job, uint64_t patients);
+/* Of all other jobs begun since then. */
+CS_MUST_CHECK cs_status cs_records_alignment_usage(cs_records *records, const char *but_job, int64_t since_ms,
+                                                   uint64_t *ret_sessions, uint64_t *ret_tokens);
+/* The first alignment that answered this question. CS_NOT_FOUND. */
+CS_MUST_CHECK cs_status cs_records_find_answer(cs_records *records, const cs_hash *question, cs_arena *arena,
+                                               cs_alignment_record *ret);
+
 #endif

@@ -188,8 +188,8 @@ static cs_status worker_sentence(const Consilium__V1__WorkerFailed *failed)
 
 /* Starts the process and configures it. CS_UNAVAILABLE: lost; another status: the worker's own refusal. */
 static cs_status start_worker(cs_supervisor *supervisor, struct worker *worker, cs_bytes plan, char **participants,
-                              size_t participants_count, const char *task_root, bool is_survey, cs_arena *arena,
-                              Consilium__V1__WorkerReady **ret)
+                              size_t participants_count, const char *task_root, const char *personal, bool is_survey,
+                              cs_arena *arena, Consilium__V1__WorkerReady **ret)
 {
     /* Whatever hinders the start (a full disk, say) may pass: it counts as a loss, not as the worker's refusal. */
     if (cs_folder_make(task_root, 0700) != CS_OK)
@@ -224,6 +224,8 @@ static cs_status start_worker(cs_supervisor *supervisor, struct worker *worker, 
     configure.site_config_dir = supervisor->site_config_folder;
     configure.site = supervisor->site;
     configure.task_root = (char *)(uintptr_t)task_root;
+    if (personal != NULL)
+        configure.personal = (char *)(uintptr_t)personal;
     configure.participants = participants;
     configure.n_participants = participants_count;
     configure.survey = is_survey;
@@ -261,7 +263,7 @@ cs_status cs_supervisor_describe(const cs_supervisor_config *config, cs_bytes pl
     struct worker worker = {.owner = supervisor, .job = (char[]){"describe"}, .socket = -1};
     CS_AUTO_PTR(cs_arena) scratch = cs_arena_new(FRAME_ARENA_BYTES);
     Consilium__V1__WorkerReady *ready = NULL;
-    cs_status status = start_worker(supervisor, &worker, plan, NULL, 0, root, true, scratch, &ready);
+    cs_status status = start_worker(supervisor, &worker, plan, NULL, 0, root, NULL, true, scratch, &ready);
     if (status == CS_OK) {
         CS_AUTO(cs_buffer) copy = CS_BUFFER_EMPTY;
         cs_wire_pack(&ready->base, &copy);
@@ -405,7 +407,7 @@ static cs_worker_end prepare(cs_supervisor *supervisor, struct worker *worker, c
     CS_AUTO(cs_string) root = cs_path_join(supervisor->tasks_folder, task->job);
     Consilium__V1__WorkerReady *ready = NULL;
     const cs_status started = start_worker(supervisor, worker, task->plan, task->task.participants,
-                                           task->task.n_participants, root, false, arena, &ready);
+                                           task->task.n_participants, root, task->personal, false, arena, &ready);
     if (started == CS_UNAVAILABLE || started == CS_INTERNAL)
         return CS_WORKER_LOST;
     const cs_status accepted = started == CS_OK ? task->ready(task->self, ready) : started;

@@ -37,6 +37,7 @@ CS_DEFINE_AUTO_PTR(cs_supervisor)
 typedef struct cs_worker_task {
     const char *job;
     cs_bytes plan;                    /* the bytes that were approved */
+    const char *personal;             /* a folder of the job that its worker may write in too; NULL: none */
     Consilium__V1__WorkerTask task;   /* key, folder inside TASKS_FOLDER/<job>/, inputs, participants */
     const _Atomic bool *is_cancelled; /* no longer wanted; checked before it is begun */
     /* Called on the worker thread. `ready` once for each worker that starts; what it refuses makes the worker unfit. */

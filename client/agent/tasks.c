@@ -15,8 +15,17 @@
 
 /* ---- the list ---- */
 
+void task_clear_sealing(struct task *task)
+{
+    if (task->sealing != NULL)
+        cs_crypto_wipe(task->sealing, sizeof(*task->sealing));
+    cs_free(task->sealing);
+    task->sealing = NULL;
+}
+
 static void free_task(struct task *task)
 {
+    task_clear_sealing(task);
     cs_arena_free(task->arena);
     cs_link_free(task->link);
     cs_buffer_clear(&task->result);
@@ -435,6 +444,24 @@ static void show(cs_agent *agent, const struct task *task, Consilium__V1__Stage 
     agent->shown_done = agent->shown_total = 0;
 }
 
+static void run(cs_agent *agent, struct task *task)
+{
+    cs_alignment_step step;
+    uint32_t stop = 0;
+    if (!cs_alignment_phase(task->phase, 0, &step, &stop)) {
+        show(agent, task, CONSILIUM__V1__STAGE__STAGE_TRAINING);
+        give(agent, task, &agent->work);
+    } else if (step == CS_ALIGNMENT_AGREE) {
+        show(agent, task, CONSILIUM__V1__STAGE__STAGE_AGREEING);
+        alignments_agree(agent, task);
+    } else if (alignments_prepare(agent, task) != CS_OK) {
+        task_refuse(agent, task, cs_error_text());
+    } else {
+        show(agent, task, CONSILIUM__V1__STAGE__STAGE_ALIGNING);
+        give(agent, task, &agent->work);
+    }
+}
+
 static void advance(cs_agent *agent, struct task *task)
 {
     if (task->is_in_flight || agent->is_stopping || task->due_ms > cs_clock_monotonic_ms())
@@ -452,8 +479,7 @@ static void advance(cs_agent *agent, struct task *task)
         give(agent, task, &agent->transfers);
         return;
     case STEP_RUN:
-        show(agent, task, CONSILIUM__V1__STAGE__STAGE_TRAINING);
-        give(agent, task, &agent->work);
+        run(agent, task);
         return;
     case STEP_UPLOAD:
         if (agent->current == NULL)
@@ -511,6 +537,68 @@ static void step_failed(cs_agent *agent, struct task *task)
     }
 }
 
+static cs_status account(cs_agent *agent, struct task *task)
+{
+    cs_alignment_step step;
+    uint32_t stop = 0;
+    if (!cs_alignment_phase(task->phase, 0, &step, &stop) || task->sealing == NULL || task->sealing->is_repeat)
+        return CS_OK;
+    if (step == CS_ALIGNMENT_MASK)
+        return alignments_spend(agent, task->job, task->tokens);
+    if (step == CS_ALIGNMENT_COMPARE || step == CS_ALIGNMENT_COHORT)
+        return cs_records_answer_alignment(agent->records, task->job, task->patients);
+    return CS_OK;
+}
+
+static void ran(cs_agent *agent, struct task *task)
+{
+    const cs_status accounted = account(agent, task);
+    if (accounted == CS_DENIED) {
+        task_refuse(agent, task, cs_error_text());
+        return;
+    }
+    if (accounted == CS_OK && store_result(agent, task) == CS_OK)
+        return;
+    cs_log(CS_LOG_ERROR, "agent", "result not stored", CS_S("task", task->name), CS_S("reason", cs_error_text()));
+    wait_and_repeat(task); /* the same task gives the same result */
+}
+
+void task_refuse(cs_agent *agent, struct task *task, const char *sentence)
+{
+    char copy[CS_ERROR_TEXT_BYTES];
+    text_shorten(sentence, copy, sizeof(copy));
+    cs_log(CS_LOG_WARN, "agent", "task refused", CS_S("job", task->job), CS_I("round", task->round),
+           CS_S("phase", task->phase), CS_S("reason", copy));
+    memcpy(task->sentence, copy, sizeof(copy));
+    make_failed(task);
+    if (store_result(agent, task) != CS_OK) {
+        cs_log(CS_LOG_ERROR, "agent", "result not stored", CS_S("task", task->name), CS_S("reason", cs_error_text()));
+        wait_and_repeat(task);
+        return;
+    }
+    advance(agent, task);
+}
+
+void task_succeed(cs_agent *agent, struct task *task)
+{
+    Consilium__V1__TaskKey key = CONSILIUM__V1__TASK_KEY__INIT;
+    key.job = task->job;
+    key.round = task->round;
+    key.phase = task->phase;
+    Consilium__V1__TaskResult result = CONSILIUM__V1__TASK_RESULT__INIT;
+    result.key = &key;
+    result.outcome = CONSILIUM__V1__OUTCOME__OUTCOME_DONE;
+    cs_buffer_reset(&task->result);
+    cs_wire_pack(&result.base, &task->result);
+    task->blobs_count = 0;
+    if (store_result(agent, task) != CS_OK) {
+        cs_log(CS_LOG_ERROR, "agent", "result not stored", CS_S("task", task->name), CS_S("reason", cs_error_text()));
+        wait_and_repeat(task);
+        return;
+    }
+    advance(agent, task);
+}
+
 static void step_succeeded(cs_agent *agent, struct task *task)
 {
     if (task->step == STEP_FETCH) {
@@ -518,9 +606,8 @@ static void step_succeeded(cs_agent *agent, struct task *task)
         task->repeats = 0;
     } else if (task->step == STEP_UPLOAD) {
         task->step = STEP_SEND;
-    } else if (store_result(agent, task) != CS_OK) {
-        cs_log(CS_LOG_ERROR, "agent", "result not stored", CS_S("task", task->name), CS_S("reason", cs_error_text()));
-        wait_and_repeat(task); /* the same task gives the same result */
+    } else {
+        ran(agent, task);
     }
 }
 
@@ -597,6 +684,7 @@ void tasks_end_job(cs_agent *agent, const char *job)
         if (strcmp(task->job, job) == 0 && !task->is_dropped)
             drop_task(agent, task);
     }
+    alignments_end_job(agent, job);
     if (!lane_give(&agent->work, ERRAND_END_JOB, NULL, job))
         cs_log(CS_LOG_WARN, "agent", "the job's worker ends once it has been idle", CS_S("job", job));
     show(agent, NULL, CONSILIUM__V1__STAGE__STAGE_UNSPECIFIED);

@@ -202,11 +202,14 @@ static cs_status restrict_by_landlock(const cs_confinement *confinement, int abi
     for (size_t i = 0; i < confinement->readable_count; i++)
         CS_TRY(
             allow_path(ruleset, confinement->readable[i], LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR));
-    if (confinement->writable != NULL)
-        CS_TRY(allow_path(ruleset, confinement->writable,
+    for (size_t i = 0; i < CS_COUNT(confinement->writable); i++) {
+        if (confinement->writable[i] == NULL)
+            continue;
+        CS_TRY(allow_path(ruleset, confinement->writable[i],
                           rights & (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
                                     LANDLOCK_ACCESS_FS_WRITE_FILE | FS_TRUNCATE | LANDLOCK_ACCESS_FS_MAKE_REG |
                                     LANDLOCK_ACCESS_FS_REMOVE_FILE)));
+    }
     return restrict_all_threads(ruleset);
 }
 

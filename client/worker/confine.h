@@ -11,7 +11,7 @@
 typedef struct cs_confinement {
     const char *const *readable; /* files or folders; those that do not exist are left out */
     size_t readable_count;
-    const char *writable;         /* the one folder with everything in it; NULL: none */
+    const char *writable[2];      /* folders with everything in them; NULL: none */
     const cs_site_config *config; /* which missing confinements it accepts */
 } cs_confinement;
 

@@ -3,6 +3,7 @@
 #include "client/worker/session.h"
 
 #include "client/data/survey.h"
+#include "client/worker/alignment.h"
 #include "client/worker/confine.h"
 #include "client/worker/learner.h"
 #include "common/base/clock.h"
@@ -35,6 +36,9 @@ struct session {
     cs_site_config *config;
     char *site;
     char *task_root;
+    char *personal;      /* NULL: none */
+    cs_aligner *aligner; /* of a vertical plan, instead of a learner */
+    int64_t step_at_ms;  /* when the running step of the alignment began */
     cs_learner *learner; /* NULL while the data does not fit the plan */
     char *data_error;    /* why; NULL when it fits */
     const Consilium__V1__TaskKey *running;
@@ -45,11 +49,13 @@ struct session {
 
 static void session_clear(struct session *session)
 {
+    cs_aligner_free(session->aligner);
     cs_learner_free(session->learner);
     cs_plan_free(session->plan);
     cs_site_config_free(session->config);
     cs_free(session->site);
     cs_free(session->task_root);
+    cs_free(session->personal);
     cs_free(session->data_error);
 }
 
@@ -79,7 +85,7 @@ static cs_status send_failed(const struct session *session, const Consilium__V1_
 }
 
 static cs_status send_progress(struct session *session, Consilium__V1__Stage stage, uint64_t done, uint64_t total,
-                               double loss)
+                               double loss, double rate)
 {
     Consilium__V1__TaskProgress progress = CONSILIUM__V1__TASK_PROGRESS__INIT;
     progress.key = (Consilium__V1__TaskKey *)(uintptr_t)session->running;
@@ -87,6 +93,7 @@ static cs_status send_progress(struct session *session, Consilium__V1__Stage sta
     progress.done = done;
     progress.total = total;
     progress.loss = loss;
+    progress.rate = rate;
     from_worker message = CONSILIUM__V1__FROM_WORKER__INIT;
     message.body_case = CONSILIUM__V1__FROM_WORKER__BODY_PROGRESS;
     message.progress = &progress;
@@ -95,6 +102,17 @@ static cs_status send_progress(struct session *session, Consilium__V1__Stage sta
 }
 
 /* ---- configure ---- */
+
+static bool is_alignment(const struct session *session)
+{
+    return session->plan != NULL && session->plan->federation == CS_VERTICAL;
+}
+
+static const char *build_of(const struct session *session)
+{
+    return is_alignment(session) ? cs_aligner_build(session->config->threads)
+                                 : cs_learner_build(session->config->threads);
+}
 
 /* The data sets of this worker: the plan's, or all of the site where there is no plan. */
 static bool is_used(const struct session *session, const cs_site_dataset *dataset)
@@ -116,7 +134,7 @@ static cs_status confine(const struct session *session, Consilium__V1__WorkerRea
         readable[count++] = cs_arena_strdup(arena, path);
     }
 
-    const cs_confinement confinement = {readable, count, session->task_root, config};
+    const cs_confinement confinement = {readable, count, {session->task_root, session->personal}, config};
     const char *holds = NULL, *missing[3];
     CS_TRY(cs_confine(&confinement, &holds, missing, &ready->n_missing));
     ready->confinement = (char *)(uintptr_t)holds;
@@ -159,12 +177,57 @@ static void survey(const struct session *session, const cs_site_dataset *dataset
     }
 }
 
+static uint64_t *copy_counts(const uint64_t *counts, size_t count, cs_arena *arena)
+{
+    return cs_arena_copy(arena, counts, count * sizeof *counts);
+}
+
+static cs_status describe_persons(struct session *session, const cs_site_dataset *dataset, cs_arena *arena,
+                                  Consilium__V1__DatasetDescription *description)
+{
+    CS_AUTO_PTR(cs_persons) persons = NULL;
+    if (dataset == NULL)
+        return cs_fail(CS_NOT_FOUND, "the site's configuration has no data set '%s'", session->plan->dataset.name);
+    CS_TRY(cs_persons_load(session->plan, dataset, session->config->folder, &persons));
+    const cs_persons_count *counted = &persons->counted;
+    const size_t keys = persons->keys_count;
+    Consilium__V1__PersonsDescription *found = cs_arena_alloc(arena, sizeof *found);
+    consilium__v1__persons_description__init(found);
+    found->rows = counted->rows;
+    found->persons = counted->persons;
+    found->duplicates = counted->duplicates;
+    found->keyless = counted->keyless;
+    found->keys = counted->keys;
+    found->points = (uint64_t)cs_psi_padded_groups((size_t)counted->persons) * keys;
+    found->n_present = found->n_ambiguous = keys;
+    found->present = copy_counts(counted->present, keys, arena);
+    found->ambiguous = copy_counts(counted->ambiguous, keys, arena);
+    found->n_missing = found->n_unreadable = found->n_unreadable_line = CS_FIELDS;
+    found->missing = copy_counts(counted->missing, CS_FIELDS, arena);
+    found->unreadable = copy_counts(counted->unreadable, CS_FIELDS, arena);
+    found->unreadable_line = copy_counts(counted->unreadable_line, CS_FIELDS, arena);
+    description->persons = found;
+    description->rows = counted->rows;
+    description->dropped = counted->rows - counted->persons;
+    if (session->personal != NULL)
+        session->aligner =
+            cs_aligner_new(session->plan, session->site, session->personal, session->config->threads, CS_TAKE(persons));
+    return CS_OK;
+}
+
 static Consilium__V1__DatasetDescription *describe(struct session *session, const char *name,
                                                    const cs_site_dataset *dataset, cs_arena *arena)
 {
     Consilium__V1__DatasetDescription *description = cs_arena_alloc(arena, sizeof *description);
     consilium__v1__dataset_description__init(description);
     description->dataset = cs_arena_strdup(arena, name);
+    if (is_alignment(session)) {
+        if (describe_persons(session, dataset, arena, description) != CS_OK) {
+            description->error = cs_arena_strdup(arena, cs_error_text());
+            session->data_error = cs_strdup(cs_error_text());
+        }
+        return description;
+    }
     CS_AUTO_PTR(cs_table) described = NULL;
     cs_status status = dataset != NULL ? load(session, dataset, &described)
                                        : cs_fail(CS_NOT_FOUND, "the site's configuration has no data set '%s'", name);
@@ -215,13 +278,16 @@ static cs_status configure(struct session *session, const Consilium__V1__Configu
     if (plan.size > 0)
         CS_TRY(cs_plan_read(plan, "plan", &session->plan));
     session->plan_hash = cs_sha256(plan);
-    CS_TRY(cs_tensor_start(session->config->threads));
+    if (configure->personal[0] != '\0')
+        session->personal = cs_strdup(configure->personal);
+    if (!is_alignment(session)) /* an alignment has no tensors, and libtorch takes its time to start */
+        CS_TRY(cs_tensor_start(session->config->threads));
 
     Consilium__V1__WorkerReady ready = CONSILIUM__V1__WORKER_READY__INIT;
     CS_TRY(confine(session, &ready, arena));
     CS_FAILPOINT("worker.confined");
     describe_all(session, &ready, arena);
-    ready.build = (char *)(uintptr_t)cs_learner_build(session->config->threads);
+    ready.build = (char *)(uintptr_t)build_of(session);
 
     from_worker message = CONSILIUM__V1__FROM_WORKER__INIT;
     message.body_case = CONSILIUM__V1__FROM_WORKER__BODY_READY;
@@ -293,7 +359,7 @@ static cs_status on_step(void *self, uint64_t done, uint64_t total, double mean_
     if (now_ms - session->look_at_ms >= LOOK_FOR_CANCEL_MS)
         CS_TRY(look_for_cancel(session));
     if (done == 1 || done == total || now_ms - session->progress_at_ms >= PROGRESS_EVERY_MS)
-        return send_progress(session, CONSILIUM__V1__STAGE__STAGE_TRAINING, done, total, mean_loss);
+        return send_progress(session, CONSILIUM__V1__STAGE__STAGE_TRAINING, done, total, mean_loss, 0);
     return CS_OK;
 }
 
@@ -431,11 +497,55 @@ static cs_status do_evaluate(struct session *session, const Consilium__V1__Worke
     CS_TRY(take_inputs(session, task, folder, arena, done->result, &model));
     const cs_table *table = cs_learner_table(session->learner);
     const uint64_t rows = table->parts[CS_PART_VALID] + table->parts[CS_PART_TEST];
-    CS_TRY(send_progress(session, CONSILIUM__V1__STAGE__STAGE_EVALUATING, 0, rows, 0));
+    CS_TRY(send_progress(session, CONSILIUM__V1__STAGE__STAGE_EVALUATING, 0, rows, 0, 0));
     cs_evaluation evaluations[CS_EVALUATIONS_MAX];
     size_t count = 0;
     CS_TRY(evaluate_global(session, model, evaluations, &count));
     report_evaluations(evaluations, count, arena, done->result);
+    return CS_OK;
+}
+
+static cs_status on_points(void *self, uint64_t done, uint64_t total)
+{
+    struct session *session = self;
+    const int64_t now_ms = cs_clock_monotonic_ms();
+    if (now_ms - session->look_at_ms >= LOOK_FOR_CANCEL_MS)
+        CS_TRY(look_for_cancel(session));
+    if (done < total && now_ms - session->progress_at_ms < PROGRESS_EVERY_MS)
+        return CS_OK;
+    const double seconds = (double)(now_ms - session->step_at_ms) / 1000;
+    return send_progress(session, CONSILIUM__V1__STAGE__STAGE_ALIGNING, done, total, 0,
+                         seconds > 0 ? (double)done / seconds : 0);
+}
+
+static cs_status do_alignment(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                              cs_arena *arena, Consilium__V1__WorkerDone *done)
+{
+    if (session->aligner == NULL)
+        return cs_fail(CS_INVALID, "%s", session->data_error != NULL ? session->data_error : "no personal folder");
+    char **inputs = cs_arena_alloc(arena, (task->n_inputs + 1) * sizeof *inputs);
+    for (size_t i = 0; i < task->n_inputs; i++)
+        inputs[i] = task->inputs[i]->name;
+    const cs_aligner_task step = {.phase = task->key->phase,
+                                  .participants = task->participants,
+                                  .participants_count = task->n_participants,
+                                  .seed = cs_wire_bytes(task->seed),
+                                  .folder = folder,
+                                  .inputs = inputs,
+                                  .inputs_count = task->n_inputs,
+                                  .progress = on_points,
+                                  .self = session};
+    cs_aligner_result made;
+    session->step_at_ms = cs_clock_monotonic_ms();
+    CS_TRY(cs_aligner_run(session->aligner, &step, &made));
+    done->outputs = cs_arena_alloc(arena, (made.outputs_count + 1) * sizeof *done->outputs);
+    for (size_t i = 0; i < made.outputs_count; i++) {
+        Consilium__V1__NamedFile *output = cs_arena_alloc(arena, sizeof *output);
+        consilium__v1__named_file__init(output);
+        output->name = output->file = cs_arena_strdup(arena, made.outputs[i]);
+        done->outputs[done->n_outputs++] = output;
+    }
+    done->result->samples = made.patients;
     return CS_OK;
 }
 
@@ -455,6 +565,8 @@ static cs_status do_task(struct session *session, const Consilium__V1__WorkerTas
     if (session->plan == NULL)
         return cs_fail(CS_STATE, "this worker was started without a plan, only to describe the data");
     CS_AUTO(cs_string) folder = cs_path_join(session->task_root, task->folder);
+    if (is_alignment(session))
+        return do_alignment(session, task, folder, arena, done);
     for (size_t i = 0; i < CS_COUNT(works); i++) {
         if (strcmp(works[i].phase, task->key->phase) != 0)
             continue;
@@ -473,7 +585,7 @@ static cs_status run_task(struct session *session, const Consilium__V1__WorkerTa
     result.key = task->key;
     result.outcome = CONSILIUM__V1__OUTCOME__OUTCOME_DONE;
     result.is_deterministic = true;
-    result.build = (char *)(uintptr_t)cs_learner_build(session->config->threads);
+    result.build = (char *)(uintptr_t)build_of(session);
     Consilium__V1__WorkerDone done = CONSILIUM__V1__WORKER_DONE__INIT;
     done.result = &result;
 

@@ -180,3 +180,15 @@ cs_status cs_alignment_check(const cs_yaml_node *root, bool has_minimum, cs_plan
     plan->sites.minimum = (uint32_t)count;
     return CS_OK;
 }
+
+uint32_t cs_alignment_stop(uint32_t parties, uint32_t leader, uint32_t owner, uint32_t stop)
+{
+    if (stop == parties || (stop + 1 == parties && owner != leader))
+        return leader;
+    uint32_t at = owner;
+    for (uint32_t passed = 0; passed < stop;) {
+        at = (at + 1) % parties;
+        passed += at != leader || owner == leader;
+    }
+    return at;
+}

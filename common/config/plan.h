@@ -246,6 +246,9 @@ size_t cs_plan_classes(const cs_plan *plan);
 size_t cs_plan_outputs(const cs_plan *plan);
 /* All metrics, in the order in which they are computed and shown. */
 extern const cs_metric cs_metrics[CS_METRICS_MAX];
+/* The way of the list of party `owner` (places in name order): stop 0 masks it first, which is the owner; then come the
+ * others in the order of the names from the owner on, the leader last. Stop `parties` is the leader, who compares. */
+uint32_t cs_alignment_stop(uint32_t parties, uint32_t leader, uint32_t owner, uint32_t stop);
 const char *cs_model_kind_name(cs_model_kind kind);
 const char *cs_metric_name(cs_metric metric);
 const char *cs_standardize_name(cs_standardize standardize);

@@ -47,3 +47,18 @@ cs_status cs_key_file_read(const char *path, cs_secret *ret_pem)
     pem = CS_BUFFER_EMPTY;
     return CS_OK;
 }
+
+cs_status cs_key_file_wipe(const char *path)
+{
+    if (!cs_file_exists(path))
+        return CS_OK;
+    CS_AUTO(cs_fd) fd = -1;
+    uint64_t size = 0;
+    const uint8_t zeros[4096] = {0};
+    CS_TRY(cs_file_open(path, O_WRONLY | O_NOFOLLOW, 0, &fd));
+    CS_TRY(cs_file_size(fd, &size));
+    for (uint64_t at = 0; at < CS_MIN(size, (uint64_t)CS_KEY_FILE_MAX_BYTES); at += sizeof(zeros))
+        CS_TRY(cs_file_pwrite(fd, zeros, (size_t)CS_MIN(size - at, (uint64_t)sizeof(zeros)), at));
+    CS_TRY(cs_file_sync(fd));
+    return cs_file_remove(path);
+}

@@ -18,5 +18,8 @@ static inline void cs_secret_clear(cs_secret *secret)
 CS_MUST_CHECK cs_status cs_key_file_write(const char *path, cs_bytes pem);
 /* CS_DENIED with path and mode when group or others may read or write the file; CS_NOT_FOUND when there is none. */
 CS_MUST_CHECK cs_status cs_key_file_read(const char *path, cs_secret *ret_pem);
+/* Overwrites the bytes and removes the file. What the medium itself keeps of them is beyond us. CS_OK also when it was
+ * not there. */
+CS_MUST_CHECK cs_status cs_key_file_wipe(const char *path);
 
 #endif

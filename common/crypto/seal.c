@@ -66,6 +66,20 @@ cs_hash cs_session_hash(const char *job, uint32_t round, const cs_hash *plan, co
     return cs_sha256(cs_bytes_of_text(text));
 }
 
+void cs_session_seed(const cs_hash *session, const uint8_t (*contributions)[CS_CONTRIBUTION_BYTES], size_t count,
+                     uint8_t ret[CS_CONTRIBUTION_BYTES])
+{
+    static const char domain[] = "consilium-seed-v1";
+    crypto_generichash_state state;
+    crypto_generichash_init(&state, NULL, 0, CS_CONTRIBUTION_BYTES);
+    crypto_generichash_update(&state, (const uint8_t *)domain, strlen(domain));
+    crypto_generichash_update(&state, session->bytes, sizeof(session->bytes));
+    for (size_t i = 0; i < count; i++)
+        crypto_generichash_update(&state, contributions[i], CS_CONTRIBUTION_BYTES);
+    crypto_generichash_final(&state, ret, CS_CONTRIBUTION_BYTES);
+    sodium_memzero(&state, sizeof(state));
+}
+
 void cs_handshake_text(const cs_hash *session, const char *from, const char *to,
                        const uint8_t key[CS_EXCHANGE_KEY_BYTES], const uint8_t *peer_key, cs_buffer *out)
 {

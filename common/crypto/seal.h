@@ -35,6 +35,11 @@ CS_MUST_CHECK cs_status cs_seal_keys_make(const uint8_t secret[CS_EXCHANGE_KEY_B
 /* What a session is about: both sides must come to the same hash. SHA-256 of "consilium-session-v1" 0x0A job 0x0A round
  * 0x0A hex(plan) 0x0A hex(roster) 0x0A; `roster`: of the participants alone. */
 cs_hash cs_session_hash(const char *job, uint32_t round, const cs_hash *plan, const cs_hash *roster);
+/* What every party knows and nobody else: BLAKE2b-256 of "consilium-seed-v1", the session and each party's 32 random
+ * bytes, in the order of the names. */
+#define CS_CONTRIBUTION_BYTES 32
+void cs_session_seed(const cs_hash *session, const uint8_t (*contributions)[CS_CONTRIBUTION_BYTES], size_t count,
+                     uint8_t ret[CS_CONTRIBUTION_BYTES]);
 /* What the sender of a Handshake signs: its key, and, where `peer_key` is there, that it is for that key. Appends. */
 void cs_handshake_text(const cs_hash *session, const char *from, const char *to,
                        const uint8_t key[CS_EXCHANGE_KEY_BYTES], const uint8_t *peer_key, cs_buffer *out);

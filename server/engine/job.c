@@ -141,12 +141,15 @@ static bool is_candidate(const struct job *job, const struct member *member)
 static unsigned facts_of_phase(const struct job *job, const cs_phase *phase)
 {
     unsigned facts = FACT_ALL_ANSWERED;
-    size_t accepted = 0;
+    size_t accepted = 0, open = 0;
     for (size_t i = 0; i < job->tasks_count; i++) {
-        if (job->tasks[i].row.state == CS_TASK_OPEN)
-            facts &= ~(unsigned)FACT_ALL_ANSWERED;
+        open += job->tasks[i].row.state == CS_TASK_OPEN;
         accepted += job->tasks[i].row.state == CS_TASK_ACCEPTED;
     }
+    /* Where sites wait for each other's results, nobody is waited for once one of them is out. */
+    const bool is_lost = job->mode->routes && accepted + open < job->mode->minimum(plan_of(job), phase);
+    if (open > 0 && !is_lost)
+        facts &= ~(unsigned)FACT_ALL_ANSWERED;
     bool has_required = true;
     for (size_t i = 0; i < job->members_count && !phase->is_for_one && !phase->is_for_some; i++) {
         if (!job->members[i].is_required)
@@ -240,13 +243,16 @@ static void say_phase_failed(const struct job *job, const cs_phase *phase, cs_bu
     cs_buffer_printf(out, "round %" PRIu32 ", %s: %zu usable results, at least %" PRIu32 " are needed%s",
                      job->row.round, phase->name, accepted, job->mode->minimum(plan_of(job), phase),
                      plan_of(job)->sites.require.count > 0 ? " and those of every required site" : "");
-    for (size_t i = 0; i < job->tasks_count; i++) {
-        const struct task *task = &job->tasks[i];
-        if (task->row.state == CS_TASK_ACCEPTED)
-            continue;
-        cs_buffer_printf(out, "; %s: %s", task->row.site, task_state_word(task->row.state));
-        if (task->row.reason[0])
-            cs_buffer_printf(out, " (%.100s)", task->row.reason);
+    /* Those that failed first: the sentence has an end, and the others may only have waited for them. */
+    for (int is_late = 0; is_late <= 1; is_late++) {
+        for (size_t i = 0; i < job->tasks_count; i++) {
+            const struct task *task = &job->tasks[i];
+            if (task->row.state == CS_TASK_ACCEPTED || (task->row.state == CS_TASK_LATE) != is_late)
+                continue;
+            cs_buffer_printf(out, "; %s: %s", task->row.site, task_state_word(task->row.state));
+            if (task->row.reason[0])
+                cs_buffer_printf(out, " (%.*s)", is_late ? 100 : 220, task->row.reason);
+        }
     }
 }
 
@@ -661,7 +667,9 @@ static cs_status act(cs_engine *engine, struct job *job, enum round_event event,
         return CS_OK;
     case DO_FAIL: {
         CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
-        CS_TRY(close_open_tasks(engine, job, "the phase's deadline had passed"));
+        CS_TRY(close_open_tasks(engine, job,
+                                event == EVENT_DEADLINE ? "the phase's deadline had passed"
+                                                        : "another site was out, and all are needed"));
         say_failure(engine, job, event, &text);
         set_reason(job, cs_buffer_text(&text));
         return end_job(engine, job, CONSILIUM__V1__JOB_STATE__JOB_FAILED);

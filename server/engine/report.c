@@ -514,6 +514,8 @@ static cs_status describe_evaluations(cs_engine *engine, const struct job *job, 
     }
     if (status == CS_OK)
         status = add_site_evaluations(all, "local", arena, list, &count);
+    if (status == CS_OK)
+        status = add_site_evaluations(all, "cohort", arena, list, &count); /* how many patients were found */
     for (size_t i = 0; i < judges_count; i++)
         results_clear(&judges[i]);
     summary->evaluations = list;
@@ -614,7 +616,7 @@ cs_status report_job(cs_engine *engine, const struct job *job, bool with_history
     status->state = job_public_state(job);
     status->reason = reason_of(engine, job, arena);
     status->round = job->row.round;
-    status->rounds = job->plan->plan->training.rounds;
+    status->rounds = job->mode->routes ? 1 : job->plan->plan->training.rounds; /* an alignment is one round */
     status->phase = cs_arena_strdup(arena, is_in_phase && phase ? phase->name : "");
     NEED(status->job && status->reason && status->phase);
     status->created_ms = (uint64_t)job->row.created_ms;

@@ -136,6 +136,10 @@ def handshake_text(session, sender, receiver, key, peer_key=b""):
     return f"{kind}\n{sender}\n{receiver}\n".encode() + session + key + peer_key
 
 
+def seed(session, contributions):
+    return hashlib.blake2b(b"consilium-seed-v1" + session + b"".join(contributions), digest_size=32).digest()
+
+
 def label(session, roster, phase, sender, receiver, number):
     return f"consilium-seal-v1\n{phase}\n{sender}\n{receiver}\n".encode() + session + roster + struct.pack("<Q", number)
 
@@ -149,7 +153,8 @@ def some(word, size=32):
 def inputs():
     session = session_hash("cohort", 1, some("plan"), some("roster"))
     return {
-        "session": {"job": "cohort", "round": 1, "plan": some("plan").hex(), "roster": some("roster").hex()},
+        "session": {"job": "cohort", "round": 1, "plan": some("plan").hex(), "roster": some("roster").hex(),
+                    "contributions": [some(f"contribution {i}").hex() for i in range(3)]},
         "pairs": [{"secret": some(f"secret {i}").hex(), "peer_secret": some(f"peer {i}").hex(), "session": session.hex(),
                    "from": "clinic", "to": "mercy"} for i in range(3)],
         "streams": [{"key": some(f"key {i}").hex(), "header": some(f"header {i}", 24).hex(), "session": session.hex(),
@@ -184,7 +189,8 @@ def complete(given):
             assert reader.open(frame, label(*names, number), is_last).hex() == plain
             sealed.append(frame.hex())
         streams.append({**item, "sealed": sealed})
-    return {"session": {**session, "hash": made.hex()}, "pairs": pairs, "streams": streams}
+    return {"session": {**session, "hash": made.hex(),
+                        "seed": seed(made, [bytes.fromhex(item) for item in session["contributions"]]).hex()}, "pairs": pairs, "streams": streams}
 
 
 def main():

@@ -243,6 +243,16 @@ static void keys_and_signed_texts_are_those_of_the_vectors(void **state)
         text_in(session, "job"), (uint32_t)json_integer_value(json_object_get(session, "round")), &plan, &roster);
     assert_true(cs_hash_equal(&made, &expected));
 
+    uint8_t contributions[3][CS_CONTRIBUTION_BYTES], seed[CS_CONTRIBUTION_BYTES];
+    for (size_t n = 0; n < CS_COUNT(contributions); n++) {
+        CS_AUTO(cs_buffer) bytes =
+            bytes_of(json_array_get(json_object_get(session, "contributions"), n), "contribution");
+        memcpy(contributions[n], bytes.data, sizeof(contributions[n]));
+    }
+    CS_AUTO(cs_buffer) expected_seed = bytes_of(session, "seed");
+    cs_session_seed(&made, (const uint8_t(*)[CS_CONTRIBUTION_BYTES])contributions, CS_COUNT(contributions), seed);
+    assert_memory_equal(seed, expected_seed.data, sizeof(seed));
+
     size_t i;
     json_t *item;
     json_array_foreach(json_object_get(file, "pairs"), i, item)

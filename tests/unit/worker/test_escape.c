@@ -439,7 +439,7 @@ static cs_status confine(const cs_site_config *config, const char **ret_holds)
 {
     const char *readable[] = {world.table, "/nowhere/at/all"}, *missing[3];
     size_t missing_count = 0;
-    const cs_confinement confinement = {readable, CS_COUNT(readable), world.task, config};
+    const cs_confinement confinement = {readable, CS_COUNT(readable), {world.task, NULL}, config};
     return cs_confine(&confinement, ret_holds, missing, &missing_count);
 }
 
