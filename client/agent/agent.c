@@ -5,6 +5,7 @@
 #include "common/base/failpoint.h"
 #include "common/base/log.h"
 #include "common/base/random.h"
+#include "common/base/service.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -245,6 +246,8 @@ static void not_connected(cs_agent *agent, const char *reason)
     if (agent->disconnected_reason == NULL || strcmp(agent->disconnected_reason, reason) != 0)
         cs_log(CS_LOG_WARN, "agent", "not connected", CS_S("site", agent->identity.site), CS_S("reason", reason));
     set_text(&agent->disconnected_reason, reason);
+    CS_AUTO(cs_string) sentence = cs_format("not connected: %s", reason);
+    cs_service_status(sentence);
 }
 
 void agent_rest(cs_agent *agent, const char *reason)
@@ -309,6 +312,7 @@ static void session_up(cs_agent *agent, cs_session *session)
     agent->must_rest = false;
     agent->renewal_check_at_ms = 0;
     set_text(&agent->disconnected_reason, NULL);
+    cs_service_status("attending");
     cs_log(CS_LOG_INFO, "agent", "connected", CS_S("site", agent->identity.site),
            CS_S("consortium", agent->identity.consortium));
     send_state(agent);

@@ -6,6 +6,7 @@
 #include "client/agent/enrol.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/service.h"
 #include "common/rpc/rpc.h"
 
 #include <fcntl.h>
@@ -69,6 +70,7 @@ static int run(const cs_arguments *arguments)
         return code;
     }
     cs_log(CS_LOG_INFO, "agent", "running", CS_S("state", config.state_folder), CS_S("version", CS_VERSION));
+    cs_service_ready();
     const int signal = wait_for_signal(&signals);
     cs_log(CS_LOG_INFO, "agent", "stopping", CS_S("signal", strsignal(signal)));
     cs_agent_stop(agent);

@@ -114,9 +114,31 @@ cs_status cs_argument_duration(const cs_arguments *arguments, const char *name, 
 
 /* ---- help ---- */
 
-static const char exit_codes[] = "Exit codes: 0 done, 1 failed (the sentence says why), 2 wrong command line, 3 the "
-                                 "daemon does not run,\n            4 finished without some site, 5 the job failed or "
-                                 "was cancelled, 6 something was found wrong\n";
+const char *cs_exit_meaning(int code)
+{
+    static const char *const meanings[] = {
+        [CS_EXIT_OK] = "done",
+        [CS_EXIT_ERROR] = "failed (the sentence says why)",
+        [CS_EXIT_USAGE] = "wrong command line",
+        [CS_EXIT_NOT_RUNNING] = "the daemon does not run",
+        [CS_EXIT_PARTIAL] = "finished without some site",
+        [CS_EXIT_JOB_FAILED] = "the job failed or was cancelled",
+        [CS_EXIT_FINDINGS] = "something was found wrong",
+    };
+    return code >= 0 && (size_t)code < CS_COUNT(meanings) ? meanings[code] : NULL;
+}
+
+static void put_exit_codes(cs_buffer *out)
+{
+    cs_buffer_append_text(out, "Exit codes:");
+    for (int code = 0; cs_exit_meaning(code) != NULL; code++)
+        cs_buffer_printf(out, "%s %d %s",
+                         code == 0                 ? ""
+                         : code == CS_EXIT_PARTIAL ? ",\n           "
+                                                   : ",",
+                         code, cs_exit_meaning(code));
+    cs_buffer_append_text(out, "\n");
+}
 
 static void put_synopsis(cs_buffer *out, const char *program, const cs_command *command)
 {
@@ -142,7 +164,8 @@ static void print_command_help(FILE *to, const char *program, const cs_command *
                          option->argument != NULL ? option->argument : "");
         cs_buffer_printf(&out, "  %-28s %s\n", left, option->help != NULL ? option->help : "");
     }
-    cs_buffer_printf(&out, "  %-28s %s\n\n%s", "--help", "print this", exit_codes);
+    cs_buffer_printf(&out, "  %-28s %s\n\n", "--help", "print this");
+    put_exit_codes(&out);
     fputs(cs_buffer_text(&out), to);
 }
 
@@ -168,8 +191,10 @@ static void print_overview(FILE *to, const char *program, const char *about, con
     for (; commands->name != NULL; commands++)
         if (begins_with_words(commands->name, prefix))
             fprintf(to, "  %-20s %s\n", commands->name, commands->help);
+    CS_AUTO(cs_buffer) codes = CS_BUFFER_EMPTY;
+    put_exit_codes(&codes);
     fprintf(to, "\n'%s COMMAND --help' explains one command; '%s --version' prints the version.\n%s", program, program,
-            exit_codes);
+            cs_buffer_text(&codes));
 }
 
 /* ---- nearest name ---- */
@@ -387,6 +412,12 @@ static int parse(cs_arguments *arguments, int argc, char **argv)
 
 static int help(const char *program, const char *about, const cs_command *commands, int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[0], "--manual") == 0) {
+        const cs_status status = cs_command_manual(program, about, commands, argv[1]);
+        if (status != CS_OK)
+            fprintf(stderr, "%s: %s\n", program, cs_error_text());
+        return status == CS_OK ? CS_EXIT_OK : CS_EXIT_ERROR;
+    }
     const cs_command *command = find_command(commands, argc, argv);
     if (command != NULL) {
         print_command_help(stdout, program, command);

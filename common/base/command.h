@@ -47,6 +47,12 @@ typedef struct cs_command {
 /* Finds the command, checks its options and runs it. `--help` at any place prints; unknown words name the nearest
  * command. */
 int cs_command_main(const char *program, const char *about, const cs_command *commands, int argc, char **argv);
+/* What an exit code means; NULL for one that there is not. */
+const char *cs_exit_meaning(int code);
+/* Writes manual pages into the folder: FOLDER/program.1, FOLDER/program-job-submit.1 … For `help --manual FOLDER`, with
+ * which packages are made. */
+CS_MUST_CHECK cs_status cs_command_manual(const char *program, const char *about, const cs_command *commands,
+                                          const char *folder);
 /* "program: sentence" on stderr, or {"error": …, "code": …} on stdout with --json; returns CS_EXIT_ERROR. */
 int cs_command_fail(const cs_arguments *arguments, cs_status status);
 

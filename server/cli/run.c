@@ -5,6 +5,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/service.h"
 #include "server/services/services.h"
 #include "server/web/metrics.h"
 
@@ -270,6 +271,7 @@ int cli_run(const cs_arguments *arguments)
                CS_I("port", cs_rpc_server_port(coordinator.server)),
                CS_I("enrolment_port", cs_enrolment_port(coordinator.enrolment)),
                CS_I("started_ms", cs_clock_monotonic_ms() - begun_ms));
+        cs_service_ready();
         serve_until_signal(&coordinator, &signals);
         cs_log(CS_LOG_INFO, "server", "stopping");
     } else {

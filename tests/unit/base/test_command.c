@@ -1,10 +1,11 @@
 /* Command lines from a table. */
 #include "common/base/command.h"
 
-#include "common/base/bytes.h"
+#include "common/base/file.h"
 #include "tests/unit/base/cmocka_all.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -213,6 +214,33 @@ static void durations_have_a_unit(void **state)
     }
 }
 
+static void every_command_has_a_manual_page_in_which_its_text_stays_text(void **state)
+{
+    (void)state;
+    static const cs_option options[] = {{"FILE", NULL, ".starts with a dot", true, false},
+                                        {"--path", "DIR", "a back\\slash and a-dash", false, false},
+                                        {.name = NULL}};
+    static const cs_command table[] = {{"job submit", "offer a plan", options, NULL}, {.name = NULL}};
+    char folder[] = "/tmp/manual-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    CS_AUTO(cs_string) path = cs_path_join(folder, "prog-job-submit.1");
+    CS_AUTO(cs_string) overview = cs_path_join(folder, "prog.1");
+    CS_AUTO(cs_buffer) page = CS_BUFFER_EMPTY;
+
+    assert_int_equal(cs_command_manual("prog", "does things", table, folder), CS_OK);
+
+    assert_true(cs_file_exists(overview));
+    assert_int_equal(cs_file_read_all(path, 10000, &page), CS_OK);
+    const char *text = cs_buffer_text(&page);
+    assert_ptr_equal(strstr(text, ".TH PROG-JOB-SUBMIT 1 "), text);
+    assert_non_null(strstr(text, "\nprog\\-job\\-submit \\- offer a plan\n"));
+    assert_non_null(strstr(text, "\n\\&.starts with a dot\n"));
+    assert_non_null(strstr(text, "\na back\\eslash and a\\-dash\n"));
+    assert_non_null(strstr(text, "\nthe daemon does not run\n"));
+    assert_int_equal(cs_folder_remove(folder), CS_OK);
+    assert_int_equal(cs_command_manual("prog", "does things", table, folder), CS_NOT_FOUND);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +250,7 @@ int main(void)
         cmocka_unit_test(a_program_without_commands_has_one_with_no_name),
         cmocka_unit_test(a_failure_is_a_sentence_or_json),
         cmocka_unit_test(durations_have_a_unit),
+        cmocka_unit_test(every_command_has_a_manual_page_in_which_its_text_stays_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
