@@ -196,11 +196,12 @@ static bool look_at_cell(const struct surveyor *self, struct column *column, con
             column->missing_line = line;
         return true;
     }
-    if (cs_cell_number(cell, &number))
+    const bool is_number = cs_cell_number(cell, &number);
+    if (is_number)
         column->numbers++;
     else if (column->bad++ == 0)
         column->bad_line = line;
-    if (column->is_label)
+    if (is_number && column->is_label) /* whatever else stands there by mistake is not for showing */
         count_value(column, cell);
     return false;
 }

@@ -69,6 +69,19 @@ static void every_bad_cell_is_counted_and_the_first_line_named_but_no_cell_is_sh
     assert_remark(survey, CS_REMARK_CELLS, 5, "age 1, first in line 5; chol 3, first in line 3; cp 1, first in line 6");
 }
 
+static void of_a_label_only_numbers_are_shown(void **state)
+{
+    (void)state;
+    study study;
+    study_make(&study);
+
+    CS_AUTO_PTR(cs_survey)
+    survey = survey_of(&study.plan, &study, HEADER "63,233,1,Smith,\n67,286,4,2,\n41,204,2,0,\n");
+
+    assert_remark(survey, CS_REMARK_LABEL, 2, "num: 2 in 1, 0 in 1");
+    assert_remark(survey, CS_REMARK_CELLS, 1, "num 1, first in line 2");
+}
+
 static void rows_with_a_missing_value_are_counted_once_and_by_column(void **state)
 {
     (void)state;
@@ -162,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_table_that_fits_is_told_with_its_label),
         cmocka_unit_test(every_bad_cell_is_counted_and_the_first_line_named_but_no_cell_is_shown),
+        cmocka_unit_test(of_a_label_only_numbers_are_shown),
         cmocka_unit_test(rows_with_a_missing_value_are_counted_once_and_by_column),
         cmocka_unit_test(columns_that_are_not_there_and_columns_that_nobody_names_are_listed),
         cmocka_unit_test(a_mapped_column_is_named_by_both_names),
