@@ -158,7 +158,9 @@ static cs_status give_request(cs_rpc_call *call)
     }
     CS_TRY(status);
     call->request = NULL;
-    cs_arena_reset(call->request_arena);
+    /* Nothing is kept of it: a thousand streams may be open that seldom hear anything. */
+    cs_arena_free(call->request_arena);
+    call->request_arena = cs_arena_new(CS_RPC_MESSAGE_BUDGET_BYTES);
     if (!atomic_load(&call->is_ended))
         arm_read(call);
     return CS_OK;

@@ -34,7 +34,7 @@ struct session {
     bool is_closing;               /* sessions_mutex: ends once the queue is empty */
     int64_t ends_ms;               /* sessions_mutex: or then; monotonic, 0: not told goodbye */
     bool is_paused;                /* sessions_mutex: the engine's mailbox was full */
-    cs_arena *arena;               /* the message being written */
+    cs_arena *arena;               /* the message being written; NULL: none */
 };
 
 /* sessions_mutex is held. */
@@ -116,7 +116,6 @@ static cs_status session_begin(cs_rpc_call *call, const Consilium__V1__SiteMessa
     session->services = services;
     session->call = call;
     session->features = features;
-    session->arena = cs_arena_new(SESSION_ARENA_BYTES);
     memcpy(session->site, cs_rpc_call_peer(call)->identity.name, sizeof session->site);
     cs_rpc_hold(call);
     cs_rpc_call_set_data(call, session);
@@ -203,10 +202,13 @@ static cs_status attend_response(cs_rpc_call *call, const ProtobufCMessage **ret
         session->queued_bytes -= item->packed.size;
     }
     pthread_mutex_unlock(&services->sessions_mutex);
+    /* Between messages a session keeps no memory for them. */
+    cs_arena_free(session->arena);
+    session->arena = NULL;
     if (!item)
         return is_closing ? CS_DONE : CS_LATER;
 
-    cs_arena_reset(session->arena);
+    session->arena = cs_arena_new(SESSION_ARENA_BYTES);
     ProtobufCMessage *message = NULL;
     cs_status status = cs_wire_unpack(&consilium__v1__coordinator_message__descriptor, cs_buffer_view(&item->packed),
                                       session->arena, &message);
