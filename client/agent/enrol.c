@@ -314,13 +314,45 @@ static cs_status write_site_file(const key_paths *paths, const cs_join_file *joi
     return cs_file_write_atomic(paths->site, cs_bytes_of_text(text), PRIVATE_MODE);
 }
 
+static char *config_path(const cs_join_options *options)
+{
+    return options->site_config != NULL ? cs_strdup(options->site_config)
+                                        : cs_path_join(options->state_folder, "site.yaml");
+}
+
+static char *config_text(const cs_join_options *options, const char *site, const char *coordinator)
+{
+    return cs_site_config_template(&(cs_site_template){.site = site,
+                                                       .coordinator = coordinator,
+                                                       .proxy = options->proxy,
+                                                       .proxy_login_file = options->proxy_login_file,
+                                                       .datasets = options->datasets,
+                                                       .datasets_count = options->datasets_count});
+}
+
+/* What a person said on the command line must not be dropped, nor be found wrong once the token is spent. */
+static cs_status check_config(const cs_join_options *options, const cs_join_file *join)
+{
+    CS_AUTO(cs_string) path = config_path(options);
+    CS_AUTO(cs_string) text = config_text(options, join->site, join->coordinator);
+    CS_AUTO(cs_buffer) there = CS_BUFFER_EMPTY;
+    if (options->datasets_count > 0 && cs_file_exists(path)) {
+        CS_TRY(cs_file_read_all(path, CS_SITE_CONFIG_MAX_BYTES, &there));
+        if (!cs_bytes_equal(cs_buffer_view(&there), cs_bytes_of_text(text)))
+            return cs_fail(CS_EXISTS,
+                           "%s is there already and is not changed: name the data sets in it, or move it away", path);
+    }
+    CS_AUTO_PTR(cs_site_config) config = NULL;
+    return cs_site_config_read(cs_bytes_of_text(text), "the site.yaml that join would write", options->state_folder,
+                               &config);
+}
+
 static cs_status write_config(const cs_join_options *options, const char *site, const char *coordinator)
 {
-    CS_AUTO(cs_string) beside = cs_path_join(options->state_folder, "site.yaml");
-    const char *path = options->site_config != NULL ? options->site_config : beside;
+    CS_AUTO(cs_string) path = config_path(options);
     if (cs_file_exists(path))
         return CS_OK;
-    CS_AUTO(cs_string) text = cs_site_config_template(site, coordinator);
+    CS_AUTO(cs_string) text = config_text(options, site, coordinator);
     return cs_file_write_atomic(path, cs_bytes_of_text(text), CONFIG_MODE);
 }
 
@@ -445,6 +477,7 @@ static void joining_clear(joining *self)
 static cs_status prepare(const cs_join_options *options, joining *self)
 {
     CS_TRY(load_join_file(options->join_file, &self->join));
+    CS_TRY(check_config(options, &self->join));
     self->paths = key_paths_of(options->state_folder);
     CS_TRY(cs_folder_make(options->state_folder, FOLDER_MODE));
     CS_TRY(cs_folder_make(self->paths.folder, FOLDER_MODE));

@@ -8,6 +8,7 @@
 #ifndef CS_AGENT_ENROL_H
 #define CS_AGENT_ENROL_H
 
+#include "common/config/site.h"
 #include "common/crypto/sign.h"
 #include "common/crypto/x509.h"
 
@@ -25,10 +26,14 @@ CS_MUST_CHECK cs_status cs_join_file_parse(cs_bytes text, const char *source, cs
 
 typedef struct cs_join_options {
     const char *state_folder;
-    const char *join_file; /* path */
-    const char *proxy;     /* "host:port" or NULL */
-    const char *proxy_login;
+    const char *join_file;                      /* path */
+    const char *proxy;                          /* "host:port" or NULL */
+    const char *proxy_login, *proxy_login_file; /* the login, and the file that site.yaml will name for it; or NULL */
     const char *site_config; /* where to write the commented site.yaml if there is none; NULL: state_folder/site.yaml */
+    /* What site.yaml will say of data sets; CS_EXISTS when there is one and it is not to be changed, CS_INVALID when
+     * it would not be a good one, both before anything is asked or made. */
+    const struct cs_site_template_dataset *datasets;
+    size_t datasets_count;
 } cs_join_options;
 /* Online. Makes what is missing of the keys, asks, checks the answer against the join file's authority, and writes it.
  * The same token and keys again give the same certificate: a lost answer costs nothing. CS_OK at once when the site has

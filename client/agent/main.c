@@ -14,9 +14,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define LOGIN_MAX_BYTES 1024
 /* Each malloc arena keeps what its thread once used; few of them keep the resident size small. */
 #define MALLOC_ARENAS 2
 
@@ -89,18 +89,88 @@ static cs_status do_join(const cs_arguments *arguments, const cs_join_options *o
     return answer != NULL ? cs_join_answer(options, answer) : cs_join(options);
 }
 
+/* What the options say that site.yaml shall say. The file's paths hold wherever the agent is started. */
+typedef struct wishes {
+    struct cs_site_template_dataset *datasets;
+    size_t datasets_count;
+    cs_secret proxy_login;
+    char *proxy_login_file;
+} wishes;
+
+static void wishes_clear(wishes *self)
+{
+    for (size_t i = 0; i < self->datasets_count; i++) {
+        cs_free(self->datasets[i].name);
+        cs_free(self->datasets[i].table);
+    }
+    cs_free(self->datasets);
+    cs_secret_clear(&self->proxy_login);
+    cs_free(self->proxy_login_file);
+}
+
+static cs_status absolute_file(const char *path, char **ret)
+{
+    char *whole = realpath(path, NULL);
+    if (whole == NULL)
+        return cs_fail_errno("%s", path);
+    *ret = cs_strdup(whole);
+    free(whole); /* NOLINT: realpath's own memory */
+    return CS_OK;
+}
+
+/* "heart-v1=heart.csv" */
+static cs_status take_dataset(const char *text, wishes *self)
+{
+    const char *equals = strchr(text, '=');
+    if (equals == NULL || equals == text || equals[1] == 0)
+        return cs_fail(CS_INVALID, "--dataset: found '%.200s', expected NAME=FILE such as heart-v1=heart.csv", text);
+    self->datasets = cs_realloc(self->datasets, (self->datasets_count + 1) * sizeof *self->datasets);
+    struct cs_site_template_dataset *dataset = &self->datasets[self->datasets_count++];
+    *dataset = (struct cs_site_template_dataset){.name = cs_strndup(text, (size_t)(equals - text))};
+    cs_status status = absolute_file(equals + 1, &dataset->table);
+    return status == CS_OK ? CS_OK : cs_wrap(status, "--dataset %s", dataset->name);
+}
+
+static cs_status take_approval(const char *name, wishes *self)
+{
+    for (size_t i = 0; i < self->datasets_count; i++) {
+        if (strcmp(self->datasets[i].name, name) == 0) {
+            self->datasets[i].is_approved = true;
+            return CS_OK;
+        }
+    }
+    return cs_fail(CS_INVALID, "--approve: found '%.200s', expected the name of a --dataset", name);
+}
+
+static cs_status take_wishes(const cs_arguments *arguments, wishes *self)
+{
+    const char *text;
+    for (size_t i = 0; (text = cs_argument_at(arguments, "--dataset", i)) != NULL; i++)
+        CS_TRY(take_dataset(text, self));
+    for (size_t i = 0; (text = cs_argument_at(arguments, "--approve", i)) != NULL; i++)
+        CS_TRY(take_approval(text, self));
+    const char *login_file = cs_argument(arguments, "--proxy-login");
+    if (login_file == NULL)
+        return CS_OK;
+    if (cs_argument(arguments, "--proxy") == NULL)
+        return cs_fail(CS_INVALID, "--proxy-login: found it without --proxy");
+    CS_TRY(absolute_file(login_file, &self->proxy_login_file));
+    return cs_proxy_login_read(login_file, &self->proxy_login);
+}
+
 static int join(const cs_arguments *arguments)
 {
-    CS_AUTO(cs_buffer) login = CS_BUFFER_EMPTY;
-    const char *login_file = cs_argument(arguments, "--proxy-login");
-    cs_status status = login_file != NULL ? cs_file_read_all(login_file, LOGIN_MAX_BYTES, &login) : CS_OK;
-    while (login.size > 0 && (login.data[login.size - 1] == '\n' || login.data[login.size - 1] == '\r'))
-        login.data[--login.size] = '\0';
+    CS_AUTO(wishes) wishes = {0};
+    cs_status status = take_wishes(arguments, &wishes);
     const cs_join_options options = {.state_folder = client_state_folder(arguments),
                                      .join_file = cs_argument(arguments, "FILE"),
                                      .proxy = cs_argument(arguments, "--proxy"),
-                                     .proxy_login = login.size > 0 ? cs_buffer_text(&login) : NULL,
-                                     .site_config = client_config_path(arguments)};
+                                     .proxy_login =
+                                         wishes.proxy_login.size > 0 ? cs_buffer_text(&wishes.proxy_login) : NULL,
+                                     .proxy_login_file = wishes.proxy_login_file,
+                                     .site_config = client_config_path(arguments),
+                                     .datasets = wishes.datasets,
+                                     .datasets_count = wishes.datasets_count};
     if (status == CS_OK)
         status = do_join(arguments, &options);
     CS_AUTO(cs_string) words = NULL;
@@ -127,9 +197,9 @@ static int join(const cs_arguments *arguments)
                "consilium-client join %s --answer ANSWER\n",
                request, options.join_file);
     } else {
-        printf("joined; keys and certificate are in %s/keys and stay there. Next: look at site.yaml, then\n"
+        printf("joined; keys and certificate are in %s/keys and stay there. Next:%s\n"
                "consilium-client doctor\nconsilium-client run\n",
-               options.state_folder);
+               options.state_folder, options.datasets_count > 0 ? "" : " name the data sets in site.yaml, then");
     }
     return CS_EXIT_OK;
 }
@@ -165,8 +235,10 @@ OPTIONS(run_options, {"--log", "LEVEL", "error, warn, info or debug (info)", fal
 OPTIONS(join_options, {"FILE", NULL, "the join file that the operator made for this site", true, false},
         {"--request", "FILE", "offline, first step: write the request for the operator", false, false},
         {"--answer", "FILE", "offline, second step: take the operator's answer in", false, false},
-        {"--proxy", "HOST:PORT", "HTTP CONNECT proxy on the way to the coordinator", false, false},
-        {"--proxy-login", "FILE", "file with user:password for the proxy", false, false});
+        {"--dataset", "NAME=FILE", "the CSV table that plans know by this name; goes into site.yaml", false, true},
+        {"--approve", "NAME", "plans that use this data set run without a person's yes", false, true},
+        {"--proxy", "HOST:PORT", "HTTP CONNECT proxy on the way to the coordinator; goes into site.yaml", false, false},
+        {"--proxy-login", "FILE", "file (mode 0600) with user:password for the proxy", false, false});
 OPTIONS(plain_options);
 OPTIONS(status_options,
         {"--healthy", NULL, "one line: in the federation, or not and why; not is exit code 1", false, false});

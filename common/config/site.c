@@ -364,11 +364,15 @@ const cs_site_dataset *cs_site_config_dataset(const cs_site_config *config, cons
     return NULL;
 }
 
-static const char template_rest[] =
-    "\n"
-    "# Through an HTTP CONNECT proxy; the environment is not looked at. The login file holds user:password.\n"
-    "# proxy: proxy.hospital.example:3128\n"
-    "# proxy_login_file: proxy.login\n"
+static const char template_head[] =
+    "# This site in the consortium. `consilium-client doctor` checks this file; every key is in docs/site.md.\n";
+static const char template_proxy[] = "\n"
+                                     "# Through an HTTP CONNECT proxy; the environment is not looked at. The login "
+                                     "file holds user:password and belongs\n"
+                                     "# to the user that runs consilium-client alone (chmod 600).\n";
+static const char template_proxy_example[] = "# proxy: proxy.hospital.example:3128\n"
+                                             "# proxy_login_file: proxy.login\n";
+static const char template_middle[] =
     "\n"
     "# Threads of the worker. Recorded with every result: another number may change the last bits of a model.\n"
     "threads: 2\n"
@@ -380,8 +384,8 @@ static const char template_rest[] =
     "# worker: /usr/local/bin/consilium-worker\n"
     "\n"
     "# The data sets that plans may name, and where they are. Relative paths start in this file's folder.\n"
-    "# Nothing of this leaves the building; `consilium-client doctor` lets a confined worker check it.\n"
-    "datasets: {}\n"
+    "# Nothing of this leaves the building; `consilium-client doctor` lets a confined worker check it.\n";
+static const char template_datasets_example[] =
     "# datasets:\n"
     "#   heart-v1:\n"
     "#     table: data/heart.csv\n"
@@ -394,12 +398,13 @@ static const char template_rest[] =
     "#       by: patient               # or row\n"
     "#       patient: patient_id       # rows with the same value stay together; left out: each row is a patient\n"
     "#       fractions: {train: 0.7, valid: 0.1, test: 0.2}\n"
-    "#       # or by a column:  test: {column: fold, value: test}\n"
+    "#       # or by a column:  test: {column: fold, value: test}\n";
+static const char template_policy[] =
     "\n"
     "policy:\n"
     "  # A plan that fits one of these rules is approved without a person; any other waits for\n"
-    "  # `consilium-client plan show` and `plan approve`.\n"
-    "  approve: []\n"
+    "  # `consilium-client plan show` and `plan approve`.\n";
+static const char template_policy_rest[] =
     "  # approve:\n"
     "  #   - dataset: heart-v1\n"
     "  #     model: [logistic_regression, mlp]\n"
@@ -412,19 +417,64 @@ static const char template_rest[] =
     "  confinement: required\n"
     "  accept_missing: []\n";
 
-char *cs_site_config_template(const char *site, const char *coordinator)
+/* A JSON text is a quoted YAML text. */
+static void append_text(cs_buffer *text, const char *key, const char *value)
+{
+    cs_json json = cs_json_to(text);
+
+    cs_buffer_append_text(text, key);
+    cs_json_text(&json, NULL, value);
+    cs_buffer_append_text(text, "\n");
+}
+
+static void append_datasets(cs_buffer *text, const cs_site_template *what)
+{
+    cs_buffer_append_text(text, what->datasets_count > 0 ? "datasets:\n" : "datasets: {}\n");
+    for (size_t i = 0; i < what->datasets_count; i++) {
+        append_text(text, "  ", what->datasets[i].name);
+        text->data[--text->size] = 0; /* the key's colon belongs on its line */
+        append_text(text, ":\n    table: ", what->datasets[i].table);
+        cs_buffer_append_text(
+            text, "    # Where a patient may have several rows: {by: patient, patient: COLUMN, fractions: …}\n"
+                  "    split: {by: row, fractions: {train: 0.8, test: 0.2}}\n");
+    }
+}
+
+static void append_rules(cs_buffer *text, const cs_site_template *what)
+{
+    size_t approved = 0;
+
+    for (size_t i = 0; i < what->datasets_count; i++)
+        approved += what->datasets[i].is_approved ? 1 : 0;
+    cs_buffer_append_text(text, approved > 0
+                                    ? "  # These come from `join --approve`: any model, any number of rounds.\n"
+                                      "  approve:\n"
+                                    : "  approve: []\n");
+    for (size_t i = 0; i < what->datasets_count; i++) {
+        if (what->datasets[i].is_approved)
+            append_text(text, "    - dataset: ", what->datasets[i].name);
+    }
+}
+
+char *cs_site_config_template(const cs_site_template *what)
 {
     CS_AUTO(cs_buffer) text = CS_BUFFER_EMPTY;
 
-    cs_buffer_append_text(&text,
-                          "# This site in the consortium. `consilium-client doctor` checks this file; every key is in "
-                          "docs/site.md.\nsite: ");
-    cs_json json = cs_json_to(&text); /* a JSON text is a quoted YAML text */
-    cs_json_text(&json, NULL, site);
-    cs_buffer_append_text(&text, "\ncoordinator: ");
-    json = cs_json_to(&text);
-    cs_json_text(&json, NULL, coordinator);
-    cs_buffer_append_text(&text, "\n");
-    cs_buffer_append_text(&text, template_rest);
+    cs_buffer_append_text(&text, template_head);
+    append_text(&text, "site: ", what->site);
+    append_text(&text, "coordinator: ", what->coordinator);
+    cs_buffer_append_text(&text, template_proxy);
+    if (what->proxy)
+        append_text(&text, "proxy: ", what->proxy);
+    if (what->proxy && what->proxy_login_file)
+        append_text(&text, "proxy_login_file: ", what->proxy_login_file);
+    if (!what->proxy)
+        cs_buffer_append_text(&text, template_proxy_example);
+    cs_buffer_append_text(&text, template_middle);
+    append_datasets(&text, what);
+    cs_buffer_append_text(&text, template_datasets_example);
+    cs_buffer_append_text(&text, template_policy);
+    append_rules(&text, what);
+    cs_buffer_append_text(&text, template_policy_rest);
     return cs_buffer_take_text(&text);
 }

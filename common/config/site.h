@@ -84,7 +84,16 @@ void cs_site_config_free(cs_site_config *config);
 CS_DEFINE_AUTO_PTR(cs_site_config)
 /* NULL when the site has no such data set. */
 const cs_site_dataset *cs_site_config_dataset(const cs_site_config *config, const char *name);
-/* A commented site.yaml for `join`. Free with cs_free. */
-char *cs_site_config_template(const char *site, const char *coordinator);
+/* A commented site.yaml for `join`, with what is known already. Free with cs_free. */
+typedef struct cs_site_template {
+    const char *site, *coordinator;
+    const char *proxy, *proxy_login_file; /* NULL: none */
+    const struct cs_site_template_dataset {
+        char *name, *table;
+        bool is_approved; /* plans that use it run without a person */
+    } * datasets;
+    size_t datasets_count;
+} cs_site_template;
+char *cs_site_config_template(const cs_site_template *what);
 
 #endif

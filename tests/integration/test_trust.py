@@ -123,6 +123,46 @@ class HealthTest(ConsortiumTest):
         self.assertIn("revoked", self.health(site, expect=1))
 
 
+class TwoCommandsTest(ConsortiumTest):
+    def test_two_commands_at_each_site_lead_to_a_finished_job(self):
+        sites = [self.consortium.site(name) for name in ("north", "south")]
+        for site in sites:
+            site.join_file.write_text(self.consortium.server("token", "new", site.name).stdout)
+        job = self.consortium.submit(plan_yaml(rounds=2, invite="[north, south]"))
+        for seed, site in enumerate(sites):
+            table = self.folder / f"{site.name} table.csv"
+            harness.write_table(table, seed=seed)
+
+            site.command("join", site.join_file, "--dataset", f"demo-v1={table}", "--approve", "demo-v1")
+            site.start()
+
+        done = self.consortium.wait_job(job)
+        self.assertEqual(done["state"], "complete", done["reason"])
+        self.assertEqual(len(done["history"][-1]["folded"]), 2)
+
+    def test_what_join_cannot_put_into_site_yaml_is_refused_before_the_token_is_spent(self):
+        site = self.consortium.site("mercy")
+        site.join_file.write_text(self.consortium.server("token", "new", "mercy").stdout)
+        table = self.folder / "table.csv"
+        harness.write_table(table, seed=1)
+        for words, sentence in (
+                (["--dataset", f"demo v1={table}"], "demo v1"),
+                (["--dataset", "demo-v1"], "expected NAME=FILE"),
+                (["--dataset", "demo-v1=/nowhere.csv"], "/nowhere.csv"),
+                (["--dataset", f"demo-v1={table}", "--dataset", f"demo-v1={table}"], "demo-v1"),
+                (["--approve", "demo-v1"], "expected the name of a --dataset"),
+                (["--proxy-login", table], "without --proxy"),
+                (["--proxy", "nonsense"], "nonsense")):
+            refused = site.command("join", site.join_file, *words, expect=1)
+            self.assertIn(sentence, refused.stderr)
+            self.assertFalse((site.folder / "keys").exists(), words)
+
+        site.command("join", site.join_file, "--dataset", f"demo-v1={table}")
+        site.command("join", site.join_file, "--dataset", f"demo-v1={table}")  # the same again is the same
+        other = site.command("join", site.join_file, "--dataset", f"other-v1={table}", expect=1)
+        self.assertIn("is there already and is not changed", other.stderr)
+
+
 class RevocationTest(ConsortiumTest):
     def test_revocation_ends_streams_within_five_seconds_and_the_next_call_is_refused(self):
         site, other = self.hospitals(2)

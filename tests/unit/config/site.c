@@ -217,7 +217,8 @@ static void a_data_set_with_a_hostile_name_is_refused_at_its_key(void **state)
 static void the_file_that_join_writes_can_be_read(void **state)
 {
     (void)state;
-    CS_AUTO(cs_string) text = cs_site_config_template("mercy", "coordinator.example.org:8443");
+    CS_AUTO(cs_string) text =
+        cs_site_config_template(&(cs_site_template){.site = "mercy", .coordinator = "coordinator.example.org:8443"});
 
     CS_AUTO_PTR(cs_site_config) config = read_good(text);
 
@@ -230,11 +231,36 @@ static void the_file_that_join_writes_can_be_read(void **state)
     assert_int_equal(config->accepted_missing.count, 0);
 }
 
+static void what_join_was_told_stands_in_the_file_it_writes(void **state)
+{
+    (void)state;
+    const struct cs_site_template_dataset datasets[] = {{"heart-v1", "/data/heart \"1\": x.csv", true},
+                                                        {"lung-v1", "/data/lung.csv", false}};
+    CS_AUTO(cs_string) text = cs_site_config_template(&(cs_site_template){.site = "mercy",
+                                                                          .coordinator = "coordinator.example.org:8443",
+                                                                          .proxy = "proxy.example.org:3128",
+                                                                          .proxy_login_file = "/etc/proxy.login",
+                                                                          .datasets = datasets,
+                                                                          .datasets_count = CS_COUNT(datasets)});
+
+    CS_AUTO_PTR(cs_site_config) config = read_good(text);
+
+    assert_string_equal(config->proxy, "proxy.example.org:3128");
+    assert_string_equal(config->proxy_login_file, "/etc/proxy.login");
+    assert_int_equal(config->datasets_count, 2);
+    assert_string_equal(config->datasets[0].name, "heart-v1");
+    assert_string_equal(config->datasets[0].table, "/data/heart \"1\": x.csv");
+    assert_true(config->datasets[1].has_fractions && config->datasets[1].test_fraction > 0);
+    assert_int_equal(config->approve_count, 1);
+    assert_string_equal(config->approve[0].dataset, "heart-v1");
+}
+
 /* What the comments of the template offer must be right too: without the marks it is a configuration. */
 static void the_examples_in_that_file_can_be_read_when_uncommented(void **state)
 {
     (void)state;
-    CS_AUTO(cs_string) text = cs_site_config_template("mercy", "coordinator.example.org:8443");
+    CS_AUTO(cs_string) text =
+        cs_site_config_template(&(cs_site_template){.site = "mercy", .coordinator = "coordinator.example.org:8443"});
     CS_AUTO(cs_buffer) yaml = CS_BUFFER_EMPTY;
     for (char *rest = NULL, *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         static const char *const examples[] = {"# proxy", "# worker:",    "# datasets:", "#   ",
@@ -333,6 +359,7 @@ int main(void)
         cmocka_unit_test(metrics_are_served_on_this_machine_alone),
         cmocka_unit_test(a_data_set_with_a_hostile_name_is_refused_at_its_key),
         cmocka_unit_test(the_file_that_join_writes_can_be_read),
+        cmocka_unit_test(what_join_was_told_stands_in_the_file_it_writes),
         cmocka_unit_test(the_examples_in_that_file_can_be_read_when_uncommented),
         cmocka_unit_test(the_example_of_the_documentation_can_be_read),
         cmocka_unit_test(a_file_is_loaded_and_its_folder_remembered),
