@@ -22,7 +22,6 @@
 #define RENEWAL_CHECK_MAX_MS 60000
 #define IDLE_CHECK_MS        60000
 #define SMALL_ARENA_BYTES    (1024 * 1024)
-#define LOGIN_MAX_BYTES      1024
 
 /* ---- events ---- */
 
@@ -195,15 +194,13 @@ static void set_text(char **text, const char *value)
 
 /* ---- sessions ---- */
 
-static cs_status read_proxy_login(const cs_agent *agent, cs_buffer *ret)
+/* Read for each session: a changed password needs no restart. */
+static cs_status read_proxy_login(const cs_agent *agent, cs_secret *ret)
 {
     if (agent->config->proxy_login_file == NULL)
         return CS_OK;
     CS_AUTO(cs_string) path = cs_path_join(agent->config->folder, agent->config->proxy_login_file);
-    CS_TRY(cs_file_read_all(path, LOGIN_MAX_BYTES, ret));
-    while (ret->size > 0 && (ret->data[ret->size - 1] == '\n' || ret->data[ret->size - 1] == '\r'))
-        ret->data[--ret->size] = '\0';
-    return CS_OK;
+    return cs_proxy_login_read(path, ret);
 }
 
 static cs_status check_certificate(const cs_site_identity *identity)
@@ -224,7 +221,7 @@ static cs_status open_session(cs_agent *agent)
     CS_AUTO(cs_site_identity) identity = {0};
     CS_TRY(cs_site_identity_load(agent->state_folder, &identity));
     CS_TRY(check_certificate(&identity));
-    CS_AUTO(cs_buffer) login = CS_BUFFER_EMPTY;
+    CS_AUTO(cs_secret) login = CS_BUFFER_EMPTY;
     CS_TRY(read_proxy_login(agent, &login));
     const cs_rpc_channel_config config = {.target = agent->config->coordinator != NULL ? agent->config->coordinator
                                                                                        : identity.coordinator,
@@ -302,6 +299,8 @@ static void session_up(cs_agent *agent, cs_session *session)
     if (agent->current != NULL) {
         cs_session_stop(agent->current); /* the coordinator has fenced it already */
         agent->retired++;
+    } else {
+        cs_transfer_end_hanging(agent->transfer);
     }
     agent->current = session;
     agent->session_number++;
@@ -379,11 +378,23 @@ static void receive(cs_agent *agent, const cs_session *session, const Consilium_
 
 /* ---- renewal ---- */
 
+/* The stream ends with a stop of the agent: then nobody waits for the answer. */
 struct renewal {
     cs_agent *agent;
     cs_link *link;
+    cs_rpc_stream *stream;
     cs_buffer csr;
 };
+
+static void renewal_free(struct renewal *renewal)
+{
+    if (renewal == NULL)
+        return;
+    cs_rpc_stream_free(renewal->stream);
+    cs_link_free(renewal->link);
+    cs_buffer_clear(&renewal->csr);
+    cs_free(renewal);
+}
 
 static cs_status ask_renewal(struct renewal *renewal, struct event *event)
 {
@@ -392,8 +403,7 @@ static cs_status ask_renewal(struct renewal *renewal, struct event *event)
     request.hello = cs_wire_hello();
     request.csr = cs_wire_data(renewal->csr.data, renewal->csr.size);
     ProtobufCMessage *message = NULL;
-    CS_TRY(cs_rpc_unary(renewal->link->control, RENEW_PATH, &request.base, &consilium__v1__renew_answer__descriptor,
-                        CS_ANSWER_TIMEOUT_MS, arena, &message));
+    CS_TRY(cs_rpc_stream_ask(renewal->stream, &request.base, arena, &message));
     const Consilium__V1__RenewAnswer *answer = (const Consilium__V1__RenewAnswer *)message;
     if (answer->certificate.len == 0 || answer->certificate.len > CS_PEM_MAX_BYTES)
         return cs_fail(CS_INVALID, "the new certificate has %zu bytes", answer->certificate.len);
@@ -410,9 +420,6 @@ static void *renew(void *argument)
     event->status = ask_renewal(renewal, event);
     event->text = cs_strdup(cs_error_text());
     agent_tell(renewal->agent, event);
-    cs_link_free(renewal->link);
-    cs_buffer_clear(&renewal->csr);
-    cs_free(renewal);
     return NULL;
 }
 
@@ -429,27 +436,32 @@ static void renew_if_due(cs_agent *agent)
     const cs_identity *leaf = &agent->identity.leaf;
     const int64_t life_ms = leaf_life_ms(leaf);
     agent->renewal_check_at_ms = now_ms + CS_MAX(CS_MIN(life_ms / 20, (int64_t)RENEWAL_CHECK_MAX_MS), (int64_t)100);
-    if (agent->current == NULL || agent->is_renewing || agent->is_stopping || agent->wants_new_session ||
+    if (agent->current == NULL || agent->renewal != NULL || agent->is_stopping || agent->wants_new_session ||
         agent->opening != NULL || cs_clock_wall_ms() < leaf->not_after_ms - life_ms / 3)
         return;
     struct renewal *renewal = cs_alloc(sizeof(*renewal));
     renewal->agent = agent;
     if (cs_renewal_prepare(agent->state_folder, &renewal->csr) != CS_OK) {
         cs_log(CS_LOG_ERROR, "agent", "renewal not prepared", CS_S("reason", cs_error_text()));
-        cs_buffer_clear(&renewal->csr);
-        cs_free(renewal);
+        renewal_free(renewal);
         return;
     }
     renewal->link = cs_link_hold(cs_session_link(agent->current));
-    agent->is_renewing = true;
-    if (pthread_create(&agent->renewal, NULL, renew, renewal) != 0)
+    if (cs_rpc_stream_open(renewal->link->control, RENEW_PATH, &consilium__v1__renew_answer__descriptor,
+                           CS_ANSWER_TIMEOUT_MS, &renewal->stream) != CS_OK) {
+        renewal_free(renewal);
+        return;
+    }
+    agent->renewal = renewal;
+    if (pthread_create(&agent->renewing, NULL, renew, renewal) != 0)
         abort(); /* no thread at all: nothing this process could still do */
 }
 
 static void renewed(cs_agent *agent, const struct event *event)
 {
-    pthread_join(agent->renewal, NULL);
-    agent->is_renewing = false;
+    pthread_join(agent->renewing, NULL);
+    renewal_free(agent->renewal);
+    agent->renewal = NULL;
     cs_status status = event->status;
     if (status != CS_OK)
         CS_IGNORE(cs_fail(status, "%s", event->text), "leaves the sentence only");
@@ -628,6 +640,8 @@ static void begin_to_stop(cs_agent *agent)
         cs_session_stop(agent->current);
     if (agent->opening != NULL)
         cs_session_stop(agent->opening);
+    if (agent->renewal != NULL)
+        cs_rpc_stream_cancel(agent->renewal->stream); /* the key waits in keys/ for the next start */
     tasks_stop(agent);
 }
 
@@ -668,7 +682,7 @@ static void handle(cs_agent *agent, struct event *event)
 
 static bool has_loose_ends(const cs_agent *agent)
 {
-    return agent->current != NULL || agent->opening != NULL || agent->retired > 0 || agent->is_renewing ||
+    return agent->current != NULL || agent->opening != NULL || agent->retired > 0 || agent->renewal != NULL ||
            tasks_in_flight(agent);
 }
 

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LOGIN_MAX_BYTES   512
 #define ANSWER_MAX_BYTES  ((size_t)4 * 1024 * 1024)
 #define PROBE_PATH        "/consilium.v1.Federation/Probe"
 #define SMALL_PROBE_BYTES CS_PROBE_CHUNK_BYTES
@@ -31,14 +30,13 @@ typedef struct line {
 
 static cs_status read_login(const cs_site_config *config, cs_string *ret)
 {
-    CS_AUTO(cs_secret) text = CS_BUFFER_EMPTY;
+    CS_AUTO(cs_secret) login = CS_BUFFER_EMPTY;
 
     if (!config || !config->proxy_login_file)
         return CS_OK;
     CS_AUTO(cs_string) path = cs_path_join(config->folder, config->proxy_login_file);
-    CS_TRY(cs_file_read_all(path, LOGIN_MAX_BYTES, &text));
-    const char *login = cs_buffer_text(&text);
-    *ret = cs_strndup(login, strcspn(login, "\r\n"));
+    CS_TRY(cs_proxy_login_read(path, &login));
+    *ret = cs_strdup(cs_buffer_text(&login));
     return CS_OK;
 }
 

@@ -173,8 +173,8 @@ struct cs_agent {
     char *disconnected_reason;
     bool must_rest; /* the longest back-off before the next connection */
 
-    bool is_renewing;
-    pthread_t renewal;
+    struct renewal *renewal; /* under way; NULL: none */
+    pthread_t renewing;
     int64_t renewal_check_at_ms;
     int64_t idle_check_at_ms;
 

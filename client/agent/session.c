@@ -3,6 +3,8 @@
 
 #include "common/base/clock.h"
 #include "common/base/mailbox.h"
+#include "common/crypto/dial.h"
+#include "common/crypto/keyfile.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -11,6 +13,7 @@
 #define ATTEND_PATH         "/consilium.v1.Federation/Attend"
 #define OUTBOX_MESSAGES     1024
 #define MESSAGE_ARENA_BYTES (8 * 1024 * 1024)
+#define EXPLAIN_TIMEOUT_MS  5000
 
 struct cs_session {
     cs_session_events events;
@@ -19,6 +22,10 @@ struct cs_session {
     cs_mailbox *outbox; /* of packed SiteMessages, as cs_buffer * */
     pthread_t reader, writer;
     uint64_t features; /* agreed; set before `up` */
+    bool was_up;
+    char *target, *proxy; /* proxy is NULL where there is none */
+    cs_secret proxy_login;
+    atomic_bool is_stopped;
 };
 
 cs_status cs_link_open(const cs_rpc_channel_config *config, cs_link **ret)
@@ -107,6 +114,7 @@ static cs_status greet(cs_session *session)
 static cs_status attend(cs_session *session)
 {
     CS_TRY(greet(session));
+    session->was_up = true;
     session->events.up(session->events.self, session);
     for (;;) {
         CS_AUTO_PTR(cs_arena) arena = cs_arena_new(MESSAGE_ARENA_BYTES);
@@ -116,10 +124,28 @@ static cs_status attend(cs_session *session)
     }
 }
 
+/* The core says of a proxy at most that it failed. So the way through it is tried once more, and what it answers takes
+ * the place of the core's sentence. */
+static cs_status explain(const cs_session *session, cs_status status)
+{
+    const bool is_line = status == CS_UNAVAILABLE || status == CS_DEADLINE;
+    if (session->proxy == NULL || session->was_up || !is_line || atomic_load(&session->is_stopped))
+        return status;
+    CS_AUTO(cs_string) sentence = cs_strdup(cs_error_text());
+    char host[CS_HOST_BYTES];
+    cs_tls_target target = {.host = host, .proxy = session->proxy};
+    if (session->proxy_login.size > 0)
+        target.proxy_login = cs_buffer_text(&session->proxy_login);
+    CS_AUTO(cs_fd) fd = -1;
+    CS_TRY(cs_address_parse(session->target, "coordinator", host, &target.port));
+    CS_TRY(cs_dial(&target, cs_clock_monotonic_ms() + EXPLAIN_TIMEOUT_MS, &fd));
+    return cs_fail(status, "%s", sentence);
+}
+
 static void *read_all(void *argument)
 {
     cs_session *session = argument;
-    const cs_status status = attend(session);
+    const cs_status status = explain(session, attend(session));
     CS_AUTO(cs_string) reason = cs_strdup(cs_error_text());
     cs_mailbox_close(session->outbox);
     cs_rpc_stream_cancel(session->stream);
@@ -127,17 +153,29 @@ static void *read_all(void *argument)
     return NULL;
 }
 
+static void free_session(cs_session *session)
+{
+    cs_link_free(session->link);
+    cs_free(session->target);
+    cs_free(session->proxy);
+    cs_secret_clear(&session->proxy_login);
+    cs_free(session);
+}
+
 cs_status cs_session_start(const cs_rpc_channel_config *config, const cs_session_events *events, cs_session **ret)
 {
     cs_session *session = cs_alloc(sizeof(*session));
     session->events = *events;
+    session->target = cs_strdup(config->target);
+    session->proxy = config->proxy != NULL ? cs_strdup(config->proxy) : NULL;
+    if (config->proxy_login != NULL)
+        cs_buffer_append_text(&session->proxy_login, config->proxy_login);
     cs_status status = cs_link_open(config, &session->link);
     if (status == CS_OK)
         status = cs_rpc_stream_open(session->link->control, ATTEND_PATH,
                                     &consilium__v1__coordinator_message__descriptor, 0, &session->stream);
     if (status != CS_OK) {
-        cs_link_free(session->link);
-        cs_free(session);
+        free_session(session);
         return status;
     }
     session->outbox = cs_mailbox_new(OUTBOX_MESSAGES);
@@ -174,6 +212,7 @@ cs_status cs_session_send(cs_session *session, const Consilium__V1__SiteMessage 
 
 void cs_session_stop(cs_session *session)
 {
+    atomic_store(&session->is_stopped, true);
     cs_rpc_stream_cancel(session->stream);
 }
 
@@ -190,6 +229,5 @@ void cs_session_free(cs_session *session)
     }
     cs_mailbox_free(session->outbox);
     cs_rpc_stream_free(session->stream);
-    cs_link_free(session->link);
-    cs_free(session);
+    free_session(session);
 }

@@ -16,8 +16,9 @@
 struct cs_transfer {
     cs_blobs *blobs;
     pthread_mutex_t stream_lock;
-    cs_rpc_stream *stream; /* guarded by stream_lock: the one under way */
-    bool is_stopped;       /* guarded by stream_lock */
+    cs_rpc_stream *stream;    /* guarded by stream_lock: the one under way */
+    bool is_stopped;          /* guarded by stream_lock */
+    _Atomic int64_t moved_ms; /* when the last chunk went or came */
     atomic_uint_least64_t received, sent;
 };
 
@@ -52,12 +53,27 @@ void cs_transfer_stop(cs_transfer *transfer)
     pthread_mutex_unlock(&transfer->stream_lock);
 }
 
+static void has_moved(cs_transfer *transfer)
+{
+    atomic_store(&transfer->moved_ms, cs_clock_monotonic_ms());
+}
+
+void cs_transfer_end_hanging(cs_transfer *transfer)
+{
+    pthread_mutex_lock(&transfer->stream_lock);
+    if (transfer->stream != NULL &&
+        cs_clock_monotonic_ms() - atomic_load(&transfer->moved_ms) >= cs_network_ms(CS_TRANSFER_HANGS_MS))
+        cs_rpc_stream_cancel(transfer->stream);
+    pthread_mutex_unlock(&transfer->stream_lock);
+}
+
 /* Opens a stream that cs_transfer_stop can end. */
 static cs_status open_stream(cs_transfer *transfer, cs_link *link, const char *path,
                              const ProtobufCMessageDescriptor *answer, cs_rpc_stream **ret)
 {
     CS_AUTO_PTR(cs_rpc_stream) stream = NULL;
     CS_TRY(cs_rpc_stream_open(link->bulk, path, answer, 0, &stream));
+    has_moved(transfer);
     pthread_mutex_lock(&transfer->stream_lock);
     const bool is_stopped = transfer->is_stopped;
     if (!is_stopped)
@@ -76,7 +92,7 @@ static void close_stream(cs_transfer *transfer)
 
 static int64_t patience(void)
 {
-    return cs_clock_monotonic_ms() + CS_TRANSFER_SILENCE_MS;
+    return cs_clock_monotonic_ms() + cs_network_ms(CS_TRANSFER_SILENCE_MS);
 }
 
 /* CS_DONE from a write means that the other side has ended the call: its status says why. */
@@ -142,6 +158,7 @@ static cs_status receive(cs_transfer *transfer, cs_rpc_stream *stream, cs_upload
             CS_TRY(take_chunk(upload, chunk, size, &offset));
         atomic_fetch_add(&transfer->received, (uint64_t)chunk->data.len);
         is_first = false;
+        has_moved(transfer);
         if (!progress(self, offset, size))
             return cs_fail(CS_CANCELLED, "the task was cancelled");
     }
@@ -205,6 +222,7 @@ static cs_status send_bytes(cs_transfer *transfer, cs_rpc_stream *stream, int fd
         offset += count;
         atomic_fetch_add(&transfer->sent, (uint64_t)count);
         CS_FAILPOINT("agent.store.chunk");
+        has_moved(transfer);
         if (!progress(self, offset, size))
             return cs_fail(CS_CANCELLED, "the task was cancelled");
     }
@@ -238,6 +256,7 @@ static cs_status send_blob(cs_transfer *transfer, cs_rpc_stream *stream, const C
     while (!ack->complete) {
         cs_arena_reset(arena);
         CS_TRY(read_ack(stream, arena, &ack));
+        has_moved(transfer);
     }
     return CS_OK;
 }

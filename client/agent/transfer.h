@@ -14,6 +14,12 @@ cs_transfer *cs_transfer_new(cs_blobs *blobs);
 void cs_transfer_free(cs_transfer *transfer);
 /* Bytes of blobs that came and went since the start. Any thread. */
 void cs_transfer_bytes(const cs_transfer *transfer, uint64_t *ret_received, uint64_t *ret_sent);
+/* Nothing of a transfer has moved for so long: more than a chunk takes at 8 KB/s, less than a session takes to notice
+ * that its line hangs (25 s and 120 s, common/rpc/client.c). */
+#define CS_TRANSFER_HANGS_MS (140 * 1000LL)
+/* A session was lost and there is a new one. If the transfer under way hangs as well it ends, with CS_CANCELLED, to go
+ * on over the new connection; alone it would notice after ten minutes. Any thread. */
+void cs_transfer_end_hanging(cs_transfer *transfer);
 /* Ends the transfer under way and every later one with CS_CANCELLED. Any thread. */
 void cs_transfer_stop(cs_transfer *transfer);
 

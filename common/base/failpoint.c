@@ -29,6 +29,9 @@ static pthread_mutex_t table_mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the tw
 static struct failpoint table[FAILPOINTS_MAX];
 static size_t table_count;
 
+static pthread_once_t pace_once = PTHREAD_ONCE_INIT;
+static uint64_t pace = 1; /* set once */
+
 static cs_status parse_number(const char *text, const char *item, uint64_t *ret)
 {
     char *end = NULL;
@@ -96,6 +99,24 @@ static void read_environment(void)
         fprintf(stderr, "CONSILIUM_FAILPOINTS: %s\n", cs_error_text());
         abort();
     }
+}
+
+/* As with failpoints: a mistyped number would make a test pass for nothing. */
+static void read_pace(void)
+{
+    const char *text = getenv("CONSILIUM_NETWORK_PACE");
+    if (text == NULL)
+        return;
+    if (parse_number(text, "CONSILIUM_NETWORK_PACE", &pace) != CS_OK || pace == 0) {
+        fprintf(stderr, "CONSILIUM_NETWORK_PACE: found '%s', expected a whole number from 1 on\n", text);
+        abort();
+    }
+}
+
+int64_t cs_network_ms(int64_t milliseconds)
+{
+    pthread_once(&pace_once, read_pace);
+    return CS_MAX(milliseconds / (int64_t)pace, (int64_t)1);
 }
 
 cs_status cs_failpoint(const char *name)

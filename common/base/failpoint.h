@@ -8,9 +8,16 @@
 #include "common/base/status.h"
 
 #ifdef CS_WITH_FAILPOINTS
+/* A time that belongs to the network: keepalive, silence. CONSILIUM_NETWORK_PACE=25 makes all of them 25 times shorter,
+ * so that tests see in seconds what a line does in minutes, in the same proportions. */
+int64_t cs_network_ms(int64_t milliseconds);
 /* CS_OK, or CS_INTERNAL "failpoint NAME" where the action is `error`. `kill` is SIGKILL to the process itself. */
 cs_status cs_failpoint(const char *name);
 #else
+static inline int64_t cs_network_ms(int64_t milliseconds)
+{
+    return milliseconds;
+}
 static inline cs_status cs_failpoint(const char *name)
 {
     (void)name;

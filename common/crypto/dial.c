@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define LOGIN_MAX_BYTES 512
 #define PORT_TEXT_BYTES 8
 
 cs_status cs_dial_wait(int fd, short events, int stop_fd, int64_t until_ms, const char *what)
@@ -255,7 +254,8 @@ static cs_status check_status_line(const char *answer, size_t size, const char *
                    strspn(line + 9, "0123456789") == 3;
     if (!is_http)
         return cs_fail(CS_INVALID, "%s does not answer with HTTP: '%s'", what, line);
-    if (strncmp(line + 9, "407", 3) == 0)
+    /* 407 it should be; tinyproxy says 401 to a wrong login. */
+    if (strncmp(line + 9, "407", 3) == 0 || strncmp(line + 9, "401", 3) == 0)
         return cs_fail(CS_UNAUTHENTICATED, "%s wants a login, or another one: '%s'", what, line + 9);
     if (line[9] != '2')
         return cs_fail(CS_DENIED, "%s refuses to connect to %s: '%s'", what, wanted, line + 9);
@@ -272,9 +272,12 @@ cs_status cs_proxy_answer_check(cs_bytes answer, const char *what, const char *w
         return CS_LATER;
     if (end == NULL)
         return cs_fail(CS_INVALID, "%s answers CONNECT with more than %d bytes", what, CS_PROXY_ANSWER_MAX_BYTES);
+    /* A refusal comes with a page for people; only an open way must be silent, since TLS servers wait for the client.
+     */
+    CS_TRY(check_status_line((const char *)answer.data, (size_t)(end - answer.data), what, wanted));
     if (end + 4 != answer.data + answer.size)
         return cs_fail(CS_INVALID, "%s sent data before the connection was open", what);
-    return check_status_line((const char *)answer.data, answer.size, what, wanted);
+    return CS_OK;
 }
 
 static cs_status read_proxy_answer(int fd, int64_t until_ms, const char *what, const char *wanted)
@@ -297,8 +300,9 @@ static cs_status read_proxy_answer(int fd, int64_t until_ms, const char *what, c
 static cs_status append_login(const char *login, cs_buffer *request)
 {
     size_t size = strlen(login);
-    if (size > LOGIN_MAX_BYTES || strchr(login, ':') == NULL)
-        return cs_fail(CS_INVALID, "the proxy's login is not user:password of at most %d bytes", LOGIN_MAX_BYTES);
+    if (size > CS_PROXY_LOGIN_MAX_BYTES || strchr(login, ':') == NULL)
+        return cs_fail(CS_INVALID, "the proxy's login is not user:password of at most %d bytes",
+                       CS_PROXY_LOGIN_MAX_BYTES);
     cs_buffer_append_text(request, "Proxy-Authorization: Basic ");
     cs_base64_encode(request, cs_bytes_of(login, size));
     cs_buffer_append_text(request, "\r\n");

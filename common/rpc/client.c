@@ -4,6 +4,7 @@
 #include "common/rpc/core.h"
 
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 
 #include <grpc/byte_buffer.h>
 #include <grpc/grpc_security.h>
@@ -11,8 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Twice what a server allows at least, see server.c. */
-#define KEEPALIVE_MS 60000
+/* Many firewalls and proxies forget a connection on which nothing moves for a minute, and tell nobody. More than twice
+ * what a server allows at least, see server.c. */
+#define KEEPALIVE_MS 25000
 /* A link full of megabytes answers late; short timeouts would cut slow sites off. */
 #define KEEPALIVE_TIMEOUT_MS      120000
 #define KEEPALIVE_TIMEOUT_BULK_MS 600000
@@ -73,9 +75,12 @@ static void connection_arguments(cs_rpc_arguments *arguments, bool is_bulk)
     cs_rpc_argument_int(arguments, GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
     cs_rpc_argument_int(arguments, GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_FIRST_MS);
     cs_rpc_argument_int(arguments, GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_LAST_MS);
-    cs_rpc_argument_int(arguments, GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS);
+    cs_rpc_argument_int(arguments, GRPC_ARG_KEEPALIVE_TIME_MS, (int)cs_network_ms(KEEPALIVE_MS));
     cs_rpc_argument_int(arguments, GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                        is_bulk ? KEEPALIVE_TIMEOUT_BULK_MS : KEEPALIVE_TIMEOUT_MS);
+                        (int)cs_network_ms(is_bulk ? KEEPALIVE_TIMEOUT_BULK_MS : KEEPALIVE_TIMEOUT_MS));
+    /* Between two transfers too: else the second would begin on a connection that is forgotten on the way, and notice
+     * late. The server ends one that stays unused, see server.c. */
+    cs_rpc_argument_int(arguments, GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, is_bulk ? 1 : 0);
     cs_rpc_argument_int(arguments, GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     /* Proxies come from the configuration only; the core would read them, and exceptions to them, from the environment.
      */
@@ -356,11 +361,9 @@ void cs_rpc_stream_free(cs_rpc_stream *stream)
 /* ---- unary ---- */
 
 /* A stream of one message each way. */
-cs_status cs_rpc_unary(cs_rpc_channel *channel, const char *path, const ProtobufCMessage *request,
-                       const ProtobufCMessageDescriptor *answer_type, int64_t timeout_ms, cs_arena *arena,
-                       ProtobufCMessage **ret)
+cs_status cs_rpc_stream_ask(cs_rpc_stream *stream, const ProtobufCMessage *request, cs_arena *arena,
+                            ProtobufCMessage **ret)
 {
-    CS_AUTO_PTR(cs_rpc_stream) stream = new_call(channel, path, answer_type, timeout_ms);
     cs_status written = cs_rpc_stream_write(stream, request);
     if (written == CS_OK)
         written = cs_rpc_stream_writes_done(stream);
@@ -370,14 +373,22 @@ cs_status cs_rpc_unary(cs_rpc_channel *channel, const char *path, const Protobuf
     ProtobufCMessage *answer = NULL;
     cs_status status = cs_rpc_stream_read(stream, -1, arena, &answer);
     if (status == CS_DONE)
-        return cs_fail(CS_INTERNAL, "%s: no answer came to %s", stream->target, path);
+        return cs_fail(CS_INTERNAL, "%s: no answer came to %s", stream->target, stream->path);
     CS_TRY(status);
     ProtobufCMessage *second = NULL;
     status = cs_rpc_stream_read(stream, -1, arena, &second);
     if (status == CS_OK)
-        return cs_fail(CS_INTERNAL, "%s: two answers came to %s", stream->target, path);
+        return cs_fail(CS_INTERNAL, "%s: two answers came to %s", stream->target, stream->path);
     if (status != CS_DONE)
         return status;
     *ret = answer;
     return CS_OK;
+}
+
+cs_status cs_rpc_unary(cs_rpc_channel *channel, const char *path, const ProtobufCMessage *request,
+                       const ProtobufCMessageDescriptor *answer_type, int64_t timeout_ms, cs_arena *arena,
+                       ProtobufCMessage **ret)
+{
+    CS_AUTO_PTR(cs_rpc_stream) stream = new_call(channel, path, answer_type, timeout_ms);
+    return cs_rpc_stream_ask(stream, request, arena, ret);
 }

@@ -126,6 +126,9 @@ CS_MUST_CHECK cs_status cs_rpc_stream_writes_done(cs_rpc_stream *stream);
  * first: the read stays under way and the next call goes on with it. */
 CS_MUST_CHECK cs_status cs_rpc_stream_read(cs_rpc_stream *stream, int64_t until_ms, cs_arena *arena,
                                            ProtobufCMessage **ret);
+/* One request, one answer, as cs_rpc_unary, on a stream of its own that another thread may cancel. */
+CS_MUST_CHECK cs_status cs_rpc_stream_ask(cs_rpc_stream *stream, const ProtobufCMessage *request, cs_arena *arena,
+                                          ProtobufCMessage **ret);
 /* Ends it from any thread: a read or write that waits comes back. */
 void cs_rpc_stream_cancel(cs_rpc_stream *stream);
 /* Cancels what is under way. No other thread may be in a read or write. */

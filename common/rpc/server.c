@@ -3,6 +3,7 @@
 #include "common/rpc/call.h"
 
 #include "common/base/clock.h"
+#include "common/base/failpoint.h"
 #include "common/base/file.h"
 
 #include <errno.h>
@@ -26,8 +27,8 @@
 #define HANDSHAKE_TIMEOUT_MS 10000
 /* Without a call for so long a connection is closed; the other side opens one when it next has something to say. */
 #define IDLE_MS (10 * 60 * 1000)
-/* Clients ping once a minute; half of that is still allowed, or their clocks would decide. */
-#define PING_INTERVAL_MIN_MS 30000
+/* Clients ping every 25 s; less than half of that is still allowed, or their clocks would decide. */
+#define PING_INTERVAL_MIN_MS 10000
 #define KEEPALIVE_MS         60000
 #define KEEPALIVE_TIMEOUT_MS 600000
 
@@ -82,9 +83,10 @@ static void add_endpoint(cs_rpc_server *server, const cs_rpc_method *methods, bo
     cs_rpc_argument_int(&arguments, GRPC_ARG_ALLOW_REUSEPORT, 0);
     cs_rpc_argument_int(&arguments, GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS_PER_CONNECTION_MAX);
     cs_rpc_argument_int(&arguments, GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS);
-    cs_rpc_argument_int(&arguments, GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MIN_MS);
-    cs_rpc_argument_int(&arguments, GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS);
-    cs_rpc_argument_int(&arguments, GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS);
+    cs_rpc_argument_int(&arguments, GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                        (int)cs_network_ms(PING_INTERVAL_MIN_MS));
+    cs_rpc_argument_int(&arguments, GRPC_ARG_KEEPALIVE_TIME_MS, (int)cs_network_ms(KEEPALIVE_MS));
+    cs_rpc_argument_int(&arguments, GRPC_ARG_KEEPALIVE_TIMEOUT_MS, (int)cs_network_ms(KEEPALIVE_TIMEOUT_MS));
     cs_rpc_argument_int(&arguments, GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     cs_rpc_argument_int(&arguments, GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     cs_rpc_argument_int(&arguments, GRPC_ARG_MAX_CONNECTION_IDLE_MS, IDLE_MS);

@@ -538,6 +538,20 @@ static void the_certificate_is_renewed_under_a_running_session(void **state)
     assert_int_equal(rig->renewals, 1);
 }
 
+static void a_stop_does_not_wait_for_a_renewal(void **state)
+{
+    rig *rig = *state;
+    rig->holds_renewals = true;
+    rig_start_agent(rig);
+    rig_await_count(rig, &rig->renewals, 1);
+    const int64_t begun_ms = cs_clock_monotonic_ms();
+
+    cs_agent_stop(rig->agent);
+    rig->agent = NULL;
+
+    assert_true(cs_clock_monotonic_ms() - begun_ms < CS_ANSWER_TIMEOUT_MS / 3);
+}
+
 static void an_expired_certificate_is_said_with_what_helps(void **state)
 {
     rig *rig = *state;
@@ -633,6 +647,7 @@ int main(void)
         RIG_TEST(a_cancelled_job_ends_a_worker_that_does_not_listen),
         RIG_TEST(the_agent_stops_while_its_worker_hangs),
         RIG_TEST_WITH(rig_make_old, the_certificate_is_renewed_under_a_running_session),
+        RIG_TEST_WITH(rig_make_old, a_stop_does_not_wait_for_a_renewal),
         RIG_TEST_WITH(rig_make_expired, an_expired_certificate_is_said_with_what_helps),
         RIG_TEST(a_second_agent_in_the_same_folder_is_refused),
         RIG_TEST(a_site_that_has_not_joined_is_told_to_join),

@@ -6,6 +6,7 @@
 #include "client/agent/agent.h"
 #include "client/agent/control.h"
 #include "client/agent/enrol.h"
+#include "client/agent/session.h"
 #include "common/base/failpoint.h"
 #include "common/blobs/blobs.h"
 #include "common/crypto/enrolfile.h"
@@ -43,6 +44,7 @@ typedef struct rig {
     size_t outbox_first, outbox_count;
     cs_rpc_call *attend; /* held: the newest session */
     int sessions, fetches, stores, renewals;
+    bool holds_renewals; /* they are never answered */
     uint64_t last_fetch_offset;
     uint64_t cut_fetch_at; /* 0: not; else the line breaks once after so many bytes */
     bool cut_store;        /* the line breaks once after the first bytes */
@@ -291,6 +293,8 @@ static cs_status renew_request(cs_rpc_call *call, const ProtobufCMessage *reques
 static cs_status renew_response(cs_rpc_call *call, const ProtobufCMessage **ret)
 {
     struct renewal_answer *answer = cs_rpc_call_data(call);
+    if (((rig *)cs_rpc_call_context(call))->holds_renewals)
+        return CS_LATER;
     if (answer->is_sent)
         return CS_DONE;
     answer->is_sent = true;

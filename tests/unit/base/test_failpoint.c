@@ -78,14 +78,23 @@ static void a_mistyped_text_is_refused(void **state)
     assert_int_equal(commit(), CS_OK);
 }
 
+static void times_of_the_network_are_shorter_by_the_pace(void **state)
+{
+    (void)state;
+    assert_int_equal(cs_network_ms(25000), 1000);
+    assert_int_equal(cs_network_ms(10), 1);
+}
+
 int main(void)
 {
+    setenv("CONSILIUM_NETWORK_PACE", "25", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(an_unnamed_place_is_passed, forget),
         cmocka_unit_test_teardown(a_place_fails_at_the_passage_that_was_named, forget),
         cmocka_unit_test_teardown(a_place_without_a_number_fails_at_each_passage, forget),
         cmocka_unit_test_teardown(kill_ends_the_process_on_the_spot, forget),
         cmocka_unit_test_teardown(a_mistyped_text_is_refused, forget),
+        cmocka_unit_test(times_of_the_network_are_shorter_by_the_pace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

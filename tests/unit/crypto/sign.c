@@ -123,6 +123,31 @@ static void a_key_file_that_others_may_read_is_refused_with_its_mode(void **stat
     }
 }
 
+static void a_proxy_login_is_the_first_line_of_a_file_of_its_owner(void **state)
+{
+    CS_AUTO(cs_string) path = cs_path_join(*state, "proxy.login");
+    CS_AUTO(cs_secret) login = CS_BUFFER_EMPTY;
+    must_be_ok(cs_file_write_atomic(path, cs_bytes_of_text("radiology:pass:word \r\nwritten by IT\n"), 0600));
+
+    must_be_ok(cs_proxy_login_read(path, &login));
+    assert_string_equal(cs_buffer_text(&login), "radiology:pass:word ");
+
+    assert_int_equal(chmod(path, 0640), 0);
+    must_fail(cs_proxy_login_read(path, &login), CS_DENIED, "holds a password", "0640");
+    static const char *const bad[] = {"radiology\n", "\nradiology:password\n", "radio\tlogy:password\n"};
+    for (size_t i = 0; i < CS_COUNT(bad); i++) {
+        must_be_ok(cs_file_write_atomic(path, cs_bytes_of_text(bad[i]), 0600));
+        must_fail(cs_proxy_login_read(path, &login), CS_INVALID, "proxy.login", "");
+        assert_null(strstr(cs_error_text(), "password:"));
+    }
+    CS_AUTO(cs_buffer) large = CS_BUFFER_EMPTY;
+    cs_buffer_append_text(&large, "u:");
+    while (large.size <= CS_PROXY_LOGIN_MAX_BYTES)
+        cs_buffer_append_text(&large, "x");
+    must_be_ok(cs_file_write_atomic(path, cs_buffer_view(&large), 0600));
+    must_fail(cs_proxy_login_read(path, &login), CS_INVALID, "at most 512 bytes", "");
+}
+
 static void a_key_file_with_other_content_is_refused(void **state)
 {
     CS_AUTO(cs_string) path = cs_path_join(*state, "bad.key");
@@ -190,6 +215,7 @@ int main(void)
         cmocka_unit_test(the_all_zero_key_verifies_nothing),
         cmocka_unit_test(a_saved_key_is_private_and_reads_back),
         cmocka_unit_test(a_key_file_that_others_may_read_is_refused_with_its_mode),
+        cmocka_unit_test(a_proxy_login_is_the_first_line_of_a_file_of_its_owner),
         cmocka_unit_test(a_key_file_with_other_content_is_refused),
         cmocka_unit_test(a_full_disk_leaves_the_old_key_in_place),
         cmocka_unit_test(comparison_and_wiping_do_what_they_say),

@@ -592,6 +592,10 @@ static void proxies_that_refuse_or_talk_nonsense_are_named(void **state)
         cs_status status;
     } cases[] = {
         {"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "wants a login", CS_UNAUTHENTICATED},
+        {"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Type: text/html\r\n\r\n<html>Who?", "wants a login",
+         CS_UNAUTHENTICATED},
+        {"HTTP/1.0 401 Unauthorized\r\n\r\n<html>", "wants a login", CS_UNAUTHENTICATED},
+        {"HTTP/1.1 403 Forbidden\r\n\r\n<html>No", "refuses to connect to localhost:1: '403 Forbidden'", CS_DENIED},
         {"HTTP/1.1 403 Forbidden\r\n\r\n", "refuses to connect to localhost:1: '403 Forbidden'", CS_DENIED},
         {"HTTP/1.1 302 \x1b[31mFound\r\n\r\n", "'302 ?[31mFound'", CS_DENIED},
         {"HTTP/2 200 OK\r\n\r\n", "does not answer with HTTP", CS_INVALID},
