@@ -9,7 +9,8 @@
 /* An item of the list: below `listed` a patient, then the canaries, then the dummies. */
 struct cs_psi_own {
     const cs_psi_session *session;
-    const uint8_t (*keys)[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES];
+    const uint8_t (*keys)[CS_PSI_KEY_BYTES]; /* `stride` of them for each record */
+    size_t stride;
     uint8_t *usable;     /* per record: the kinds of key that go into the list */
     uint32_t *record_of; /* per patient item: its record */
     uint32_t *item_at;   /* per group of the list, in its order: its item */

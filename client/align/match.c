@@ -23,8 +23,7 @@ struct cs_psi_match {
     bool is_released;
 };
 
-/* --- the leader's own tags, to be looked up ------------------------------------------------------------------------
- */
+/* ---- the leader's own tags, to be looked up ---- */
 
 typedef struct tag_table {
     uint8_t *tags;    /* in the order of the list */
@@ -89,8 +88,7 @@ static cs_status load_own_tags(const cs_psi_own *own, const char *path, tag_tabl
     return CS_OK;
 }
 
-/* --- one site's list ------------------------------------------------------------------------------------------------
- */
+/* ---- one site's list ---- */
 
 /* The best partner of each group, as both sides see it. A tie at the top is no partner. */
 typedef struct best {
@@ -258,8 +256,7 @@ cs_psi_match_counts cs_psi_match_counts_of(const cs_psi_match *match, uint32_t s
     return (cs_psi_match_counts){match->at[site].matched, match->at[site].ambiguous};
 }
 
-/* --- release
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- release ---- */
 
 void cs_psi_table_clear(cs_psi_table *table)
 {
@@ -397,8 +394,7 @@ cs_status cs_psi_release(cs_psi_match *match, uint32_t any, size_t minimum, cons
     return status;
 }
 
-/* --- the answer, at another site -----------------------------------------------------------------------------------
- */
+/* ---- the answer, at another site ---- */
 
 static cs_status read_entries(const cs_psi_own *own, cs_bytes entries, cs_psi_table *table, uint8_t *is_used,
                               size_t *ret_patients)

@@ -23,7 +23,7 @@
 static const char magic[8] = "CSALIGN1";
 static const char tag_of_study[] = "consilium-align-1:";
 
-/* --- secrets ---------------------------------------------------------------------------------------------------- */
+/* ---- secrets ---- */
 
 void cs_psi_derive(const uint8_t secret[CS_PSI_SECRET_BYTES], const char *purpose, uint64_t number,
                    uint8_t out[CS_PSI_DERIVED_BYTES])
@@ -74,7 +74,7 @@ static void derive_key(const uint8_t secret[CS_PSI_SECRET_BYTES], const char *pu
     cs_crypto_wipe(derived, sizeof derived);
 }
 
-/* --- sizes and routes --------------------------------------------------------------------------------------------- */
+/* ---- sizes and routes ---- */
 
 uint32_t cs_psi_padded_groups(size_t patients)
 {
@@ -107,7 +107,7 @@ uint64_t cs_psi_passed(const cs_psi_session *session, uint32_t owner, uint32_t h
     return passed;
 }
 
-/* --- files -------------------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 static size_t unit_bytes(cs_psi_kind kind)
 {
@@ -201,7 +201,7 @@ cs_status cs_psi_list_open(const cs_psi_session *session, uint32_t owner, uint32
     return CS_OK;
 }
 
-/* --- threads ------------------------------------------------------------------------------------------------------ */
+/* ---- threads ---- */
 
 typedef cs_status (*share_function)(void *self, size_t first, size_t count);
 
@@ -250,7 +250,7 @@ static cs_status in_shares(uint32_t threads, size_t count, share_function work, 
     return status;
 }
 
-/* --- writing a list block by block -------------------------------------------------------------------------------- */
+/* ---- writing a list block by block ---- */
 
 /* One block of a list: groups first … first + count - 1 into `out`. */
 typedef cs_status (*block_function)(void *self, uint32_t first, uint32_t count, uint8_t *out);
@@ -331,98 +331,11 @@ static cs_status write_list(const writing *writing)
     return cs_file_rename(part, writing->path);
 }
 
-/* --- own list ----------------------------------------------------------------------------------------------------- */
+/* ---- own list ---- */
 
 static const uint8_t *key_of(const cs_psi_own *own, size_t record, uint32_t slot)
 {
-    return own->keys[record][slot];
-}
-
-/* Open addressing over records, by the first bytes of what identifies them: hashes already, of this site's own
- * patients. */
-typedef struct record_table {
-    uint32_t *places; /* record + 1, 0 for none */
-    size_t mask;
-} record_table;
-
-static cs_status record_table_new(size_t count, record_table *ret)
-{
-    size_t size = 16;
-    while (size < 2 * count)
-        size *= 2;
-    ret->mask = size - 1;
-    void *memory = NULL;
-    CS_TRY(cs_alloc_peer(size, sizeof *ret->places, "table of records", &memory));
-    ret->places = memory;
-    return CS_OK;
-}
-
-static bool same_keys(const cs_psi_own *own, const uint8_t *present, size_t a, size_t b)
-{
-    if (present[a] != present[b])
-        return false;
-    for (uint32_t slot = 0; slot < own->session->slots; slot++)
-        if ((present[a] >> slot & 1) && memcmp(key_of(own, a, slot), key_of(own, b, slot), CS_PSI_KEY_BYTES) != 0)
-            return false;
-    return true;
-}
-
-/* The first of records with the same keys counts; usable = 0 for the others and for records without a key. */
-static void set_repeated_aside(cs_psi_own *own, const uint8_t *present, record_table *table)
-{
-    for (size_t i = 0; i < own->counts.records; i++) {
-        own->usable[i] = present[i];
-        if (present[i] == 0) {
-            own->counts.without_key++;
-            continue;
-        }
-        uint64_t hash = 0;
-        for (uint32_t slot = 0; slot < own->session->slots; slot++)
-            if (present[i] >> slot & 1)
-                hash = (hash << 7 | hash >> 57) ^ cs_load_le64(key_of(own, i, slot));
-        size_t place = (size_t)hash & table->mask;
-        while (table->places[place] != 0 && !same_keys(own, present, table->places[place] - 1, i))
-            place = (place + 1) & table->mask;
-        if (table->places[place] != 0) {
-            own->usable[i] = 0;
-            own->counts.repeated++;
-        } else {
-            table->places[place] = (uint32_t)i + 1;
-        }
-    }
-}
-
-/* A key that two patients share tells neither from the other, and two equal points would show in the list. */
-static void leave_shared_out(cs_psi_own *own, uint8_t *shared, record_table *table)
-{
-    for (uint32_t slot = 0; slot < own->session->slots; slot++) {
-        memset(table->places, 0, (table->mask + 1) * sizeof *table->places);
-        for (size_t i = 0; i < own->counts.records; i++) {
-            if (!(own->usable[i] >> slot & 1))
-                continue;
-            const uint8_t *key = key_of(own, i, slot);
-            size_t place = (size_t)cs_load_le64(key) & table->mask;
-            while (table->places[place] != 0 &&
-                   memcmp(key_of(own, table->places[place] - 1, slot), key, CS_PSI_KEY_BYTES) != 0)
-                place = (place + 1) & table->mask;
-            if (table->places[place] != 0) {
-                shared[i] |= (uint8_t)(1 << slot);
-                shared[table->places[place] - 1] |= (uint8_t)(1 << slot);
-            } else {
-                table->places[place] = (uint32_t)i + 1;
-            }
-        }
-    }
-    for (size_t i = 0; i < own->counts.records; i++) {
-        if (own->usable[i] == 0)
-            continue;
-        own->counts.shared_keys += (size_t)__builtin_popcount(shared[i]);
-        own->usable[i] &= (uint8_t)~shared[i];
-        if (own->usable[i] == 0)
-            own->counts.only_shared++;
-        else
-            own->record_of[own->counts.listed++] = (uint32_t)i;
-    }
+    return own->keys[record * own->stride + slot];
 }
 
 static cs_status check_session(const cs_psi_session *session)
@@ -440,24 +353,12 @@ static cs_status check_session(const cs_psi_session *session)
 
 static cs_status fill_own(cs_psi_own *own, const uint8_t *present)
 {
-    const size_t count = own->counts.records;
-    for (size_t i = 0; i < count; i++)
-        if (present[i] >> own->session->slots != 0)
-            return cs_fail(CS_INVALID, "record %zu has a key of a kind above the %u of the plan", i,
-                           own->session->slots);
-    record_table table = {0};
-    void *shared = NULL;
-    cs_status status = record_table_new(count, &table);
-    if (status == CS_OK)
-        status = cs_alloc_peer(count + 1, 1, "shared keys", &shared);
-    if (status == CS_OK) {
-        set_repeated_aside(own, present, &table);
-        leave_shared_out(own, shared, &table);
-    }
-    cs_free(table.places);
-    cs_free(shared);
-    CS_TRY(status);
-    own->counts.groups = cs_psi_padded_groups(own->counts.listed);
+    CS_TRY(cs_psi_sort_out(own->keys, own->stride, own->session->slots, present, own->counts.records, own->usable,
+                           &own->counts));
+    uint32_t listed = 0;
+    for (size_t i = 0; i < own->counts.records; i++)
+        if (own->usable[i] != 0)
+            own->record_of[listed++] = (uint32_t)i;
     void *memory = NULL;
     CS_TRY(cs_alloc_peer(own->counts.groups, sizeof *own->item_at, "order of the list", &memory));
     own->item_at = memory;
@@ -467,16 +368,18 @@ static cs_status fill_own(cs_psi_own *own, const uint8_t *present)
     return CS_OK;
 }
 
-cs_status cs_psi_own_new(const cs_psi_session *session, const uint8_t (*keys)[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES],
+cs_status cs_psi_own_new(const cs_psi_session *session, const uint8_t (*keys)[CS_PSI_KEY_BYTES], size_t stride,
                          const uint8_t *present, size_t count, cs_psi_own **ret)
 {
     CS_TRY(check_session(session));
+    assert(stride >= session->slots);
     const size_t most = CS_PSI_GROUPS_MAX - CS_PSI_CANARIES - CS_PSI_DUMMIES;
     if (count > most)
         return cs_fail(CS_EXHAUSTED, "%zu records, an alignment takes at most %zu", count, most);
     CS_AUTO_PTR(cs_psi_own) own = cs_alloc(sizeof *own);
     own->session = session;
     own->keys = keys;
+    own->stride = stride;
     own->counts.records = count;
     void *memory = NULL;
     CS_TRY(cs_alloc_peer(count + 1, sizeof *own->usable, "kinds of key", &memory));
@@ -579,7 +482,7 @@ cs_status cs_psi_own_write(const cs_psi_own *own, const char *path, cs_psi_progr
     return status;
 }
 
-/* --- another's list ----------------------------------------------------------------------------------------------- */
+/* ---- another's list ---- */
 
 typedef struct pass_block {
     const cs_psi_session *session;

@@ -53,7 +53,7 @@ uint32_t cs_psi_padded_groups(size_t patients);
  * roster from the owner on, the leader last. With hop == sites: where the finished tags are compared, the leader. */
 uint32_t cs_psi_hop(uint32_t sites, uint32_t leader, uint32_t owner, uint32_t hop);
 
-/* --- lists as files ------------------------------------------------------------------------------------------------
+/* ---- lists as files ----
  * 32 bytes of header, then for each group its slots: points of 32 bytes, or tags of 12 once every site has masked. */
 #define CS_PSI_HEADER_BYTES 32
 
@@ -72,8 +72,7 @@ void cs_psi_header_write(const cs_psi_header *header, uint8_t out[CS_PSI_HEADER_
 /* Size of the file that a header of points or tags announces. */
 uint64_t cs_psi_file_size(const cs_psi_header *header);
 
-/* --- own list ------------------------------------------------------------------------------------------------------
- */
+/* ---- own list ---- */
 typedef struct cs_psi_own cs_psi_own;
 
 typedef struct cs_psi_counts {
@@ -82,17 +81,23 @@ typedef struct cs_psi_counts {
     size_t without_key; /* no kind of key present */
     size_t repeated;    /* every key equal to those of an earlier record: the same patient twice; the first counts */
     size_t only_shared; /* every key is also another patient's */
-    size_t shared_keys; /* keys left out because two or more patients have them */
-    uint32_t groups;    /* padded */
+    size_t keys;        /* in the list */
+    uint64_t shared[CS_PSI_SLOTS_MAX]; /* for each kind: keys left out because two or more patients have them */
+    uint32_t groups;                   /* padded */
 } cs_psi_counts;
 
-/* `keys[i][s]` is the key of kind s of record i, where bit s of `present[i]` is set; bits of session->slots and above
- * must be clear. Keys are 32 bytes that are equal at two sites exactly when they are to match
- * (client/align/identity.h); the kind of key is added to the hash here. The arrays are borrowed and must outlive the
- * list. Up to CS_PSI_GROUPS_MAX - CS_PSI_CANARIES - CS_PSI_DUMMIES records (0 is fine): CS_EXHAUSTED above. */
-CS_MUST_CHECK cs_status cs_psi_own_new(const cs_psi_session *session,
-                                       const uint8_t (*keys)[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES],
-                                       const uint8_t *present, size_t count, cs_psi_own **ret);
+/* Key s of record i is keys[i * stride + s], where bit s of `present[i]` is set; bits of `slots` and above must be
+ * clear (CS_INVALID). Keys are 32 bytes that are equal at two sites exactly when they are to match
+ * (client/align/identity.h). Says which of them go into a list: usable[i], of `count` records, has the bits; 0: the
+ * record has no part in it. */
+CS_MUST_CHECK cs_status cs_psi_sort_out(const uint8_t (*keys)[CS_PSI_KEY_BYTES], size_t stride, uint32_t slots,
+                                        const uint8_t *present, size_t count, uint8_t *usable, cs_psi_counts *ret);
+
+/* The list of these records, sorted out as above; the kind of key is added to the hash here. The arrays are borrowed
+ * and must outlive the list. Up to CS_PSI_GROUPS_MAX - CS_PSI_CANARIES - CS_PSI_DUMMIES records (0 is fine):
+ * CS_EXHAUSTED above. */
+CS_MUST_CHECK cs_status cs_psi_own_new(const cs_psi_session *session, const uint8_t (*keys)[CS_PSI_KEY_BYTES],
+                                       size_t stride, const uint8_t *present, size_t count, cs_psi_own **ret);
 void cs_psi_own_free(cs_psi_own *own);
 CS_DEFINE_AUTO_PTR(cs_psi_own)
 cs_psi_counts cs_psi_own_counts(const cs_psi_own *own);
@@ -100,7 +105,7 @@ cs_psi_counts cs_psi_own_counts(const cs_psi_own *own);
  */
 CS_MUST_CHECK cs_status cs_psi_own_write(const cs_psi_own *own, const char *path, cs_psi_progress progress, void *self);
 
-/* --- another's list ------------------------------------------------------------------------------------------------
+/* ---- another's list ----
  * Masks the list in the file `from` once more into `to`: points, or tags where this site was the last. Goes on where an
  * interrupted call stopped, like above. CS_INVALID, naming owner and point: not a list of this session or of that size,
  * already masked here, not yet masked by its owner, u of p or more, a point of the twist, a result of zero. `owner` and
@@ -108,8 +113,7 @@ CS_MUST_CHECK cs_status cs_psi_own_write(const cs_psi_own *own, const char *path
 CS_MUST_CHECK cs_status cs_psi_pass(const cs_psi_session *session, uint32_t owner, uint32_t groups, const char *from,
                                     const char *to, cs_psi_progress progress, void *self);
 
-/* --- the leader ----------------------------------------------------------------------------------------------------
- */
+/* ---- the leader ---- */
 typedef struct cs_psi_match cs_psi_match;
 
 typedef struct cs_psi_match_counts {
@@ -143,7 +147,7 @@ void cs_psi_table_clear(cs_psi_table *table);
 CS_MUST_CHECK cs_status cs_psi_release(cs_psi_match *match, uint32_t any, size_t minimum, const char *const *answers,
                                        cs_psi_table *ret);
 
-/* --- every other site ----------------------------------------------------------------------------------------------
+/* ---- every other site ----
  * The leader's answer. CS_INVALID: not an answer for this list. CS_ABORTED: a canary is missing in it or a dummy is in
  * it. CS_DENIED: fewer than `minimum` own patients in it. */
 CS_MUST_CHECK cs_status cs_psi_accept(const cs_psi_own *own, size_t minimum, const char *path, cs_psi_table *ret);

@@ -155,122 +155,21 @@ static cs_status add_row(struct reader *reader, const cs_csv_record *record)
     return CS_OK;
 }
 
-/* ---- keys that are not one person's ---- */
-
-/* Open addressing over rows, by the first bytes of a key: keys are hashes. */
-struct index {
-    uint32_t *rows; /* + 1; 0: free */
-    size_t mask;
-};
-
-static void index_open(struct index *index, size_t count)
-{
-    size_t size = 16;
-    while (size < 2 * count)
-        size *= 2;
-    index->rows = cs_alloc_array(size, sizeof *index->rows);
-    index->mask = size - 1;
-}
-
-/* The slot of the first row that has the same key, or a free one. */
-static uint32_t *index_find(const struct index *index, const cs_persons *persons, size_t row, size_t key)
-{
-    const uint8_t *bytes = persons->keys[row * persons->keys_count + key];
-    uint64_t start;
-    memcpy(&start, bytes, sizeof start);
-    for (size_t at = start & index->mask;; at = (at + 1) & index->mask) {
-        const uint32_t found = index->rows[at];
-        if (found == 0 ||
-            memcmp(persons->keys[(found - 1) * persons->keys_count + key], bytes, CS_IDENTITY_KEY_BYTES) == 0)
-            return &index->rows[at];
-    }
-}
-
-static bool has_same_keys(const cs_persons *persons, size_t a, size_t b)
-{
-    if (persons->present[a] != persons->present[b])
-        return false;
-    for (size_t key = 0; key < persons->keys_count; key++) {
-        if ((persons->present[a] >> key & 1) &&
-            memcmp(persons->keys[a * persons->keys_count + key], persons->keys[b * persons->keys_count + key],
-                   CS_IDENTITY_KEY_BYTES) != 0)
-            return false;
-    }
-    return true;
-}
-
-/* A row with exactly the keys of an earlier one is the same person once more. It is found through its first key: rows
- * with the same keys are looked at in turn, so a crowd with one key in common and nothing else is walked along a chain.
- */
-static void drop_duplicates(cs_persons *persons)
-{
-    for (size_t key = 0; key < persons->keys_count; key++) {
-        struct index index;
-        index_open(&index, persons->count);
-        uint32_t *next =
-            cs_alloc_array(CS_MAX(persons->count, (size_t)1), sizeof *next); /* row + 1 with the same key */
-        for (size_t row = 0; row < persons->count; row++) {
-            const unsigned present = persons->present[row];
-            if ((present & -present) != 1U << key)
-                continue;
-            uint32_t *slot = index_find(&index, persons, row, key);
-            uint32_t other = *slot;
-            while (other != 0 && !has_same_keys(persons, other - 1, row))
-                other = next[other - 1];
-            if (other != 0) {
-                persons->present[row] = 0;
-                persons->counted.duplicates++;
-            } else {
-                next[row] = *slot;
-                *slot = (uint32_t)row + 1;
-            }
-        }
-        cs_free(next);
-        cs_free(index.rows);
-    }
-}
-
-/* A key that two persons have says nothing about either. */
-static void drop_ambiguous(cs_persons *persons, size_t key)
-{
-    struct index index;
-    index_open(&index, persons->count);
-    uint8_t *is_shared = cs_alloc(CS_MAX(persons->count, (size_t)1));
-    for (size_t row = 0; row < persons->count; row++) {
-        if (!(persons->present[row] >> key & 1))
-            continue;
-        uint32_t *slot = index_find(&index, persons, row, key);
-        if (*slot == 0)
-            *slot = (uint32_t)row + 1;
-        else
-            is_shared[*slot - 1] = is_shared[row] = 1;
-    }
-    for (size_t row = 0; row < persons->count; row++) {
-        if (is_shared[row]) {
-            persons->present[row] &= (uint8_t) ~(1U << key);
-            persons->counted.ambiguous[key]++;
-        }
-    }
-    cs_free(is_shared);
-    cs_free(index.rows);
-}
-
-static void settle(cs_persons *persons)
+static cs_status settle(cs_persons *persons)
 {
     cs_persons_count *counted = &persons->counted;
-    counted->rows = persons->count;
+    void *usable = NULL;
     for (size_t row = 0; row < persons->count; row++) {
         for (size_t key = 0; key < persons->keys_count; key++)
             counted->present[key] += persons->present[row] >> key & 1;
     }
-    drop_duplicates(persons);
-    for (size_t key = 0; key < persons->keys_count; key++)
-        drop_ambiguous(persons, key);
-    for (size_t row = 0; row < persons->count; row++) {
-        counted->persons += persons->present[row] != 0;
-        counted->keys += (uint64_t)__builtin_popcount(persons->present[row]);
-    }
-    counted->keyless = counted->rows - counted->persons - counted->duplicates;
+    CS_TRY(cs_alloc_peer(persons->count + 1, 1, "kinds of key", &usable));
+    const cs_status status =
+        cs_psi_sort_out((const uint8_t(*)[CS_PSI_KEY_BYTES])persons->keys, persons->keys_count,
+                        (uint32_t)persons->keys_count, persons->present, persons->count, usable, &counted->list);
+    cs_free(persons->present);
+    persons->present = usable;
+    return status;
 }
 
 static cs_status read_all(struct reader *reader, cs_csv *csv)
@@ -288,8 +187,7 @@ static cs_status read_all(struct reader *reader, cs_csv *csv)
         CS_TRY(add_row(reader, &record));
     if (status != CS_DONE)
         return status;
-    settle(reader->persons);
-    return CS_OK;
+    return settle(reader->persons);
 }
 
 cs_status cs_persons_read(const cs_plan *plan, const cs_site_dataset *dataset, cs_buffer *bytes, const char *name,

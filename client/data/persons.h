@@ -4,30 +4,26 @@
 #define CS_DATA_PERSONS_H
 
 #include "client/align/identity.h"
+#include "client/align/psi.h"
 
 #define CS_PERSONS_MAX (1u << 28)
 
 /* What `align --dry-run` shows, and nothing that leaves the building. */
 typedef struct cs_persons_count {
-    uint64_t rows;
-    uint64_t persons;    /* with at least one key of their own */
-    uint64_t duplicates; /* rows with exactly the keys of an earlier row: the earlier one stands for them */
-    uint64_t keyless;    /* rows without any key, or only with keys that other persons have too */
-    uint64_t keys;       /* of all persons */
-    uint64_t present[CS_ALIGNMENT_KEYS_MAX];   /* rows that have the key */
-    uint64_t ambiguous[CS_ALIGNMENT_KEYS_MAX]; /* of these, rows whose key another person has too: not used */
-    uint64_t missing[CS_FIELDS];               /* rows without the field, of the fields that the keys use */
-    uint64_t unreadable[CS_FIELDS];            /* rows whose field is there but cannot be read */
-    uint64_t unreadable_line[CS_FIELDS];       /* the first of these; 0: none */
+    cs_psi_counts list;
+    uint64_t present[CS_ALIGNMENT_KEYS_MAX]; /* rows that have the key */
+    uint64_t missing[CS_FIELDS];             /* rows without the field, of the fields that the keys use */
+    uint64_t unreadable[CS_FIELDS];          /* rows whose field is there but cannot be read */
+    uint64_t unreadable_line[CS_FIELDS];     /* the first of these; 0: none */
 } cs_persons_count;
 
 typedef struct cs_persons {
     size_t count;                           /* rows of the table, in its order */
     size_t keys_count;                      /* of the plan */
     uint8_t (*keys)[CS_IDENTITY_KEY_BYTES]; /* (count, keys_count) */
-    uint8_t *present;                       /* (count): bits 1 << key; 0: not part of the alignment */
-    uint32_t *lines;                        /* (count): where the row starts in the file */
-    char **patients; /* (count): the site's own number of the patient; NULL where no column is given */
+    uint8_t *present; /* (count): keys that are this row's alone, bits 1 << key; 0: not part of the alignment */
+    uint32_t *lines;  /* (count): where the row starts in the file */
+    char **patients;  /* (count): the site's own number of the patient; NULL where no column is given */
     cs_persons_count counted;
 } cs_persons;
 

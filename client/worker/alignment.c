@@ -23,7 +23,6 @@ struct cs_aligner {
     cs_psi_session session;
     const char *names[CS_ALIGNMENT_SITES_MAX];
     bool is_begun;
-    uint8_t (*keys)[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES]; /* of `persons`, as `own` wants them */
     cs_psi_own *own;
 };
 
@@ -44,9 +43,6 @@ void cs_aligner_free(cs_aligner *aligner)
     if (aligner == NULL)
         return;
     cs_psi_own_free(aligner->own);
-    if (aligner->keys != NULL)
-        cs_crypto_wipe(aligner->keys, aligner->persons->count * sizeof *aligner->keys);
-    cs_free(aligner->keys);
     cs_persons_free(aligner->persons);
     for (size_t i = 0; i < CS_ALIGNMENT_SITES_MAX; i++)
         cs_free((void *)(uintptr_t)aligner->names[i]);
@@ -123,13 +119,7 @@ static cs_status take_own(cs_aligner *aligner)
     const cs_persons *persons = aligner->persons;
     if (aligner->own != NULL)
         return CS_OK;
-    if (aligner->keys == NULL) {
-        aligner->keys = cs_alloc_array(CS_MAX(persons->count, (size_t)1), sizeof *aligner->keys);
-        for (size_t row = 0; row < persons->count; row++)
-            memcpy(aligner->keys[row], persons->keys[row * persons->keys_count],
-                   persons->keys_count * CS_PSI_KEY_BYTES);
-    }
-    return cs_psi_own_new(&aligner->session, (const uint8_t(*)[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES])aligner->keys,
+    return cs_psi_own_new(&aligner->session, (const uint8_t(*)[CS_PSI_KEY_BYTES])persons->keys, persons->keys_count,
                           persons->present, persons->count, &aligner->own);
 }
 

@@ -193,22 +193,22 @@ static cs_status describe_persons(struct session *session, const cs_site_dataset
     const size_t keys = persons->keys_count;
     Consilium__V1__PersonsDescription *found = cs_arena_alloc(arena, sizeof *found);
     consilium__v1__persons_description__init(found);
-    found->rows = counted->rows;
-    found->persons = counted->persons;
-    found->duplicates = counted->duplicates;
-    found->keyless = counted->keyless;
-    found->keys = counted->keys;
-    found->points = (uint64_t)cs_psi_padded_groups((size_t)counted->persons) * keys;
+    found->rows = counted->list.records;
+    found->persons = counted->list.listed;
+    found->duplicates = counted->list.repeated;
+    found->keyless = counted->list.without_key + counted->list.only_shared;
+    found->keys = counted->list.keys;
+    found->points = (uint64_t)counted->list.groups * keys;
     found->n_present = found->n_ambiguous = keys;
     found->present = copy_counts(counted->present, keys, arena);
-    found->ambiguous = copy_counts(counted->ambiguous, keys, arena);
+    found->ambiguous = copy_counts(counted->list.shared, keys, arena);
     found->n_missing = found->n_unreadable = found->n_unreadable_line = CS_FIELDS;
     found->missing = copy_counts(counted->missing, CS_FIELDS, arena);
     found->unreadable = copy_counts(counted->unreadable, CS_FIELDS, arena);
     found->unreadable_line = copy_counts(counted->unreadable_line, CS_FIELDS, arena);
     description->persons = found;
-    description->rows = counted->rows;
-    description->dropped = counted->rows - counted->persons;
+    description->rows = counted->list.records;
+    description->dropped = counted->list.records - counted->list.listed;
     if (session->personal != NULL)
         session->aligner =
             cs_aligner_new(session->plan, session->site, session->personal, session->config->threads, CS_TAKE(persons));

@@ -78,11 +78,9 @@ static cs_status measure_engine(cs_curve_engine engine)
     return CS_OK;
 }
 
-typedef uint8_t key_set[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES];
-
 typedef struct party {
     cs_psi_session session;
-    key_set *keys;
+    uint8_t (*keys)[CS_PSI_KEY_BYTES];
     uint8_t *present;
     cs_psi_own *own;
     cs_psi_table table;
@@ -104,7 +102,7 @@ static void make_keys(party *party, size_t count, uint32_t number)
     for (size_t i = 0; i < count; i++) {
         const uint64_t text[2] = {i, i % 2 == 0 ? 0 : number + 1};
         const cs_hash hash = cs_sha256(cs_bytes_of(text, sizeof text));
-        memcpy(party->keys[i][0], hash.bytes, CS_PSI_KEY_BYTES);
+        memcpy(party->keys[i], hash.bytes, CS_PSI_KEY_BYTES);
         party->present[i] = 1;
     }
 }
@@ -130,7 +128,8 @@ static cs_status intersect(const setting *setting, party *parties)
         make_keys(party, count, i);
         party->list = cs_format("%s/list-%u", setting->folder, i);
         const double start = cpu_seconds();
-        CS_TRY(cs_psi_own_new(&party->session, (const key_set *)party->keys, party->present, count, &party->own));
+        CS_TRY(cs_psi_own_new(&party->session, (const uint8_t(*)[CS_PSI_KEY_BYTES])party->keys, 1, party->present,
+                              count, &party->own));
         CS_TRY(cs_psi_own_write(party->own, party->list, NULL, NULL));
         party->cpu += cpu_seconds() - start;
     }

@@ -16,7 +16,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char *const names[] = {"ada", "bonn"};
-static uint8_t keys[RECORDS][CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES];
+static uint8_t keys[RECORDS][CS_PSI_KEY_BYTES];
 static uint8_t present[RECORDS];
 static cs_psi_session leader, other;
 static cs_psi_own *leaders_own, *others_own;
@@ -51,17 +51,15 @@ static void set_up(void)
     out_path = cs_path_join(folder, "out");
     tags_path = cs_path_join(folder, "tags");
     for (size_t i = 0; i < RECORDS; i++) {
-        keys[i][0][0] = (uint8_t)(i + 1);
+        keys[i][0] = (uint8_t)(i + 1);
         present[i] = 1;
     }
     leader = (cs_psi_session){.study = "fuzz", .slots = 1, .sites = 2, .names = names, .threads = 1};
     other = leader;
     other.site = 1;
     other.own_secret[0] = 1;
-    must(cs_psi_own_new(&leader, (const uint8_t(*)[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES])keys, present, RECORDS,
-                        &leaders_own));
-    must(cs_psi_own_new(&other, (const uint8_t(*)[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES])keys, present, RECORDS,
-                        &others_own));
+    must(cs_psi_own_new(&leader, (const uint8_t(*)[CS_PSI_KEY_BYTES])keys, 1, present, RECORDS, &leaders_own));
+    must(cs_psi_own_new(&other, (const uint8_t(*)[CS_PSI_KEY_BYTES])keys, 1, present, RECORDS, &others_own));
     must(cs_psi_own_write(leaders_own, in_path, NULL, NULL));
     must(cs_psi_pass(&other, 0, 0, in_path, tags_path, NULL, NULL));
     atexit(remove_folder);

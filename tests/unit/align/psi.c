@@ -102,7 +102,8 @@ static cs_status do_hop(federation *all, uint32_t owner, uint32_t hop)
     site *site = &all->sites[cs_psi_hop(all->count, all->leader, owner, hop)];
     CS_AUTO(cs_string) to = path_of(all, "list", owner, hop);
     if (hop == 0) {
-        CS_TRY(cs_psi_own_new(&site->session, (const key_set *)site->keys, site->present, site->count, &site->own));
+        CS_TRY(cs_psi_own_new(&site->session, (const uint8_t(*)[CS_PSI_KEY_BYTES])site->keys, CS_PSI_SLOTS_MAX,
+                              site->present, site->count, &site->own));
         return cs_psi_own_write(site->own, to, NULL, NULL);
     }
     CS_AUTO(cs_string) from = path_of(all, "list", owner, hop - 1);
@@ -642,18 +643,20 @@ static void too_many_records_and_unknown_kinds_of_key_are_refused(void **state)
     set_size(&all->sites[0], 3);
     site *site = &all->sites[0];
 
-    assert_status(cs_psi_own_new(&site->session, (const key_set *)site->keys, site->present,
-                                 CS_PSI_GROUPS_MAX - CS_PSI_CANARIES - CS_PSI_DUMMIES + 1, &site->own),
+    assert_status(cs_psi_own_new(&site->session, (const uint8_t(*)[CS_PSI_KEY_BYTES])site->keys, CS_PSI_SLOTS_MAX,
+                                 site->present, CS_PSI_GROUPS_MAX - CS_PSI_CANARIES - CS_PSI_DUMMIES + 1, &site->own),
                   CS_EXHAUSTED);
     site->present[2] = 4;
-    assert_status(cs_psi_own_new(&site->session, (const key_set *)site->keys, site->present, 3, &site->own),
+    assert_status(cs_psi_own_new(&site->session, (const uint8_t(*)[CS_PSI_KEY_BYTES])site->keys, CS_PSI_SLOTS_MAX,
+                                 site->present, 3, &site->own),
                   CS_INVALID);
     assert_error_says("record 2");
     char study[CS_PSI_STUDY_BYTES + 2];
     memset(study, 's', sizeof study);
     study[CS_PSI_STUDY_BYTES + 1] = 0;
     site->session.study = study;
-    assert_status(cs_psi_own_new(&site->session, (const key_set *)site->keys, site->present, 2, &site->own),
+    assert_status(cs_psi_own_new(&site->session, (const uint8_t(*)[CS_PSI_KEY_BYTES])site->keys, CS_PSI_SLOTS_MAX,
+                                 site->present, 2, &site->own),
                   CS_INVALID);
     federation_free(all);
 }
@@ -746,7 +749,8 @@ static void a_full_disk_is_told_and_nothing_takes_the_name(void **state)
     federation *all = federation_new(here->folder, 2, 1);
     fill_single(all, 20001, 0);
     site *site = &all->sites[0];
-    assert_ok(cs_psi_own_new(&site->session, (const key_set *)site->keys, site->present, site->count, &site->own));
+    assert_ok(cs_psi_own_new(&site->session, (const uint8_t(*)[CS_PSI_KEY_BYTES])site->keys, CS_PSI_SLOTS_MAX,
+                             site->present, site->count, &site->own));
     CS_AUTO(cs_string) path = path_of(all, "full", 0, 0);
     int writes = 0;
     cs_file_set_fault(no_space_at_the_second_block, &writes);

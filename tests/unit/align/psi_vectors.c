@@ -116,7 +116,7 @@ static void read_site(const json_t *session, uint32_t number, const char *const 
             assert_ok(cs_hex_decode(hex, strlen(hex), "key", site->keys[i][slot], CS_PSI_KEY_BYTES));
             site->present[i] |= (uint8_t)(1 << slot);
         }
-    assert_ok(cs_psi_own_new(&site->session, (const uint8_t(*)[CS_PSI_SLOTS_MAX][CS_PSI_KEY_BYTES])site->keys,
+    assert_ok(cs_psi_own_new(&site->session, (const uint8_t(*)[CS_PSI_KEY_BYTES])site->keys, CS_PSI_SLOTS_MAX,
                              site->present, site->count, &site->own));
 }
 

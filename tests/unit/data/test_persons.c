@@ -65,9 +65,9 @@ static void rows_become_persons_with_the_keys_that_their_fields_allow(void **sta
     assert_int_equal(persons->present[3], 3);
     assert_int_equal(persons->lines[3], 5);
     assert_string_equal(persons->patients[3], "10");
-    assert_int_equal(persons->counted.persons, 3);
-    assert_int_equal(persons->counted.keyless, 1);
-    assert_int_equal(persons->counted.keys, 6);
+    assert_int_equal(persons->counted.list.listed, 3);
+    assert_int_equal(persons->counted.list.without_key, 1);
+    assert_int_equal(persons->counted.list.keys, 6);
     assert_int_equal(persons->counted.missing[CS_FIELD_BIRTH_DATE], 1);
     assert_int_equal(persons->counted.unreadable[CS_FIELD_BIRTH_DATE], 1);
     assert_int_equal(persons->counted.unreadable_line[CS_FIELD_BIRTH_DATE], 4);
@@ -91,9 +91,9 @@ static void the_same_person_once_more_is_a_duplicate_of_the_first(void **state)
 
     assert_int_equal(persons->present[0], 7);
     assert_int_equal(persons->present[1] | persons->present[2], 0);
-    assert_int_equal(persons->counted.duplicates, 2);
-    assert_int_equal(persons->counted.persons, 1);
-    assert_int_equal(persons->counted.keyless, 0);
+    assert_int_equal(persons->counted.list.repeated, 2);
+    assert_int_equal(persons->counted.list.listed, 1);
+    assert_int_equal(persons->counted.list.without_key + persons->counted.list.only_shared, 0);
     fixture_close(&fixture);
 }
 
@@ -114,9 +114,9 @@ static void a_key_of_two_persons_is_nobodys(void **state)
     assert_int_equal(persons->present[0], 1);
     assert_int_equal(persons->present[1], 1 | 4);
     assert_int_equal(persons->present[2], 1 | 2);
-    assert_int_equal(persons->counted.ambiguous[0], 0);
-    assert_int_equal(persons->counted.ambiguous[1], 2);
-    assert_int_equal(persons->counted.ambiguous[2], 2);
+    assert_int_equal(persons->counted.list.shared[0], 0);
+    assert_int_equal(persons->counted.list.shared[1], 2);
+    assert_int_equal(persons->counted.list.shared[2], 2);
     assert_int_equal(persons->counted.present[2], 3);
     fixture_close(&fixture);
 }
@@ -164,8 +164,8 @@ static void many_rows_keep_exactly_the_keys_that_are_theirs_alone(void **state)
 
     assert_int_equal(read_table(&fixture, cs_buffer_text(&text), &persons), CS_OK);
 
-    assert_int_equal(persons->counted.persons, alone);
-    assert_int_equal(persons->counted.duplicates, ROWS - alone);
+    assert_int_equal(persons->counted.list.listed, alone);
+    assert_int_equal(persons->counted.list.repeated, ROWS - alone);
     fixture_close(&fixture);
 }
 
