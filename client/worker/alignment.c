@@ -52,8 +52,8 @@ void cs_aligner_free(cs_aligner *aligner)
     cs_free(aligner);
 }
 
-/* For measuring: an agent gives its worker no environment, so only a wrapper that the site itself put in its place can say
- * this, and the bytes are the same. */
+/* For measuring: an agent gives its worker no environment, so only a wrapper that the site itself put in its place can
+ * say this, and the bytes are the same. */
 static cs_curve_engine engine(void)
 {
     const char *wanted = getenv("CONSILIUM_CURVE");
@@ -63,8 +63,8 @@ static cs_curve_engine engine(void)
 const char *cs_aligner_build(uint32_t threads)
 {
     static char build[96];
-    snprintf(build, sizeof build, "consilium %s align %s threads=%" PRIu32, CS_VERSION,
-             cs_curve_engine_name(engine()), threads);
+    snprintf(build, sizeof build, "consilium %s align %s threads=%" PRIu32, CS_VERSION, cs_curve_engine_name(engine()),
+             threads);
     return build;
 }
 

@@ -2,36 +2,11 @@
  * with a plan and site configurations. One thread of its own; libtorch has more. */
 #include "client/worker/confine.h"
 #include "client/worker/driver.h"
+#include "client/worker/sanitizers.h"
 #include "client/worker/session.h"
 #include "common/base/log.h"
 
 #include <signal.h>
-
-#ifdef __has_feature
-#if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1 /* gcc's name for it */
-#endif
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-/* The leak check at the end of a process needs ptrace, which a confined worker has given up. */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-    return "detect_leaks=0";
-}
-#endif
-#ifdef __SANITIZE_THREAD__
-/* An agent starts its worker without an environment. libtorch was built without the sanitizer: what it does between its
- * own threads would look like races. */
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "ignore_noninstrumented_modules=1:halt_on_error=1";
-}
-#endif
 
 static int run(const cs_arguments *arguments)
 {

@@ -1,15 +1,20 @@
 /* `consilium-worker --agent`: configured once, confined before it opens data, then one task after the other. Called by
- * main.c; everything happens on the main thread. */
+ * main.c; everything happens on the main thread. With CS_ALIGNER_ONLY this is consilium-aligner, which has nothing that
+ * learns: without libtorch and its three hundred libraries it starts at a tenth of the cost. */
 #include "client/worker/session.h"
 
-#include "client/data/survey.h"
 #include "client/worker/alignment.h"
 #include "client/worker/confine.h"
+#ifndef CS_ALIGNER_ONLY
+#include "client/data/survey.h"
 #include "client/worker/learner.h"
+#endif
 #include "common/base/clock.h"
 #include "common/base/failpoint.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/crypto/digest.h"
+#include "common/crypto/sign.h"
 #include "common/wire/wire.h"
 
 #include <inttypes.h>
@@ -36,21 +41,30 @@ struct session {
     cs_site_config *config;
     char *site;
     char *task_root;
-    char *personal;      /* NULL: none */
-    cs_aligner *aligner; /* of a vertical plan, instead of a learner */
-    int64_t step_at_ms;  /* when the running step of the alignment began */
-    cs_learner *learner; /* NULL while the data does not fit the plan */
-    char *data_error;    /* why; NULL when it fits */
+    char *personal;             /* NULL: none */
+    cs_aligner *aligner;        /* of a vertical plan, instead of a learner */
+    int64_t step_at_ms;         /* when the running step of the alignment began */
+    struct cs_learner *learner; /* NULL while the data does not fit the plan */
+    char *data_error;           /* why; NULL when it fits */
     const Consilium__V1__TaskKey *running;
     bool surveys; /* for `doctor`: descriptions come with remarks */
     int64_t progress_at_ms, look_at_ms;
     bool is_over; /* the agent's end has closed */
 };
 
+/* What learns, below: absent from the program that only aligns. */
+static void learner_clear(struct session *session);
+static cs_status learner_start(const struct session *session);
+static const char *learner_build(const struct session *session);
+static void describe_table(struct session *session, const char *name, const cs_site_dataset *dataset, cs_arena *arena,
+                           Consilium__V1__DatasetDescription *description);
+static cs_status do_learning(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                             cs_arena *arena, Consilium__V1__WorkerDone *done);
+
 static void session_clear(struct session *session)
 {
     cs_aligner_free(session->aligner);
-    cs_learner_free(session->learner);
+    learner_clear(session);
     cs_plan_free(session->plan);
     cs_site_config_free(session->config);
     cs_free(session->site);
@@ -110,8 +124,7 @@ static bool is_alignment(const struct session *session)
 
 static const char *build_of(const struct session *session)
 {
-    return is_alignment(session) ? cs_aligner_build(session->config->threads)
-                                 : cs_learner_build(session->config->threads);
+    return is_alignment(session) ? cs_aligner_build(session->config->threads) : learner_build(session);
 }
 
 /* The data sets of this worker: the plan's, or all of the site where there is no plan. */
@@ -142,39 +155,6 @@ static cs_status confine(const struct session *session, Consilium__V1__WorkerRea
     for (size_t i = 0; i < ready->n_missing; i++)
         ready->missing[i] = (char *)(uintptr_t)missing[i];
     return CS_OK;
-}
-
-/* The learner for the plan's data set. What does not fit becomes data_error: the site is told, the worker lives on. */
-static cs_status load(struct session *session, const cs_site_dataset *dataset, cs_table **ret)
-{
-    if (session->plan == NULL)
-        return cs_table_describe(dataset, session->config->folder, ret);
-    cs_table *table = NULL;
-    CS_TRY(cs_table_load(session->plan, dataset, session->config->folder, &table));
-    CS_TRY(cs_learner_new(session->plan, &session->plan_hash, session->site, table, &session->learner));
-    return CS_OK;
-}
-
-/* Every row of it, also where the table as a whole does not fit. The kinds have the same order on both sides. */
-static void survey(const struct session *session, const cs_site_dataset *dataset, const cs_table *table,
-                   Consilium__V1__DatasetDescription *description, cs_arena *arena)
-{
-    CS_AUTO_PTR(cs_survey) survey = NULL;
-    if (session->plan != NULL && session->plan->dataset.kind != CS_DATASET_TABLE)
-        return; /* persons to be found elsewhere: no numbers to look at */
-    if (cs_survey_make(session->plan, dataset, session->config->folder, &survey) != CS_OK)
-        return; /* no CSV at all: description->error says so */
-    if (table != NULL && session->plan != NULL)
-        cs_survey_add_table(survey, table);
-    description->remarks = cs_arena_alloc(arena, CS_MAX(survey->count, 1) * sizeof *description->remarks);
-    for (size_t i = 0; i < survey->count; i++) {
-        Consilium__V1__DataRemark *remark = cs_arena_alloc(arena, sizeof *remark);
-        consilium__v1__data_remark__init(remark);
-        remark->kind = (Consilium__V1__DataRemark__Kind)(survey->remarks[i].kind + 1);
-        remark->detail = cs_arena_strdup(arena, survey->remarks[i].detail);
-        remark->count = survey->remarks[i].count;
-        description->remarks[description->n_remarks++] = remark;
-    }
 }
 
 static uint64_t *copy_counts(const uint64_t *counts, size_t count, cs_arena *arena)
@@ -228,29 +208,7 @@ static Consilium__V1__DatasetDescription *describe(struct session *session, cons
         }
         return description;
     }
-    CS_AUTO_PTR(cs_table) described = NULL;
-    cs_status status = dataset != NULL ? load(session, dataset, &described)
-                                       : cs_fail(CS_NOT_FOUND, "the site's configuration has no data set '%s'", name);
-    if (status != CS_OK) {
-        description->error = cs_arena_strdup(arena, cs_error_text());
-        if (session->plan != NULL)
-            session->data_error = cs_strdup(cs_error_text());
-        if (session->surveys && dataset != NULL)
-            survey(session, dataset, NULL, description, arena);
-        return description;
-    }
-    const cs_table *table = session->plan != NULL ? cs_learner_table(session->learner) : described;
-    description->rows = table->rows;
-    description->dropped = table->dropped;
-    description->train = table->parts[CS_PART_TRAIN];
-    description->valid = table->parts[CS_PART_VALID];
-    description->test = table->parts[CS_PART_TEST];
-    description->positive = table->classes == 2 ? table->class_rows[1] : 0;
-    description->class_rows = cs_arena_alloc(arena, table->classes * sizeof *description->class_rows);
-    for (size_t i = 0; i < table->classes; i++)
-        description->class_rows[description->n_class_rows++] = table->class_rows[i];
-    if (session->surveys)
-        survey(session, dataset, table, description, arena);
+    describe_table(session, name, dataset, arena, description);
     return description;
 }
 
@@ -281,7 +239,7 @@ static cs_status configure(struct session *session, const Consilium__V1__Configu
     if (configure->personal[0] != '\0')
         session->personal = cs_strdup(configure->personal);
     if (!is_alignment(session)) /* an alignment has no tensors, and libtorch takes its time to start */
-        CS_TRY(cs_tensor_start(session->config->threads));
+        CS_TRY(learner_start(session));
 
     Consilium__V1__WorkerReady ready = CONSILIUM__V1__WORKER_READY__INIT;
     CS_TRY(confine(session, &ready, arena));
@@ -297,6 +255,193 @@ static cs_status configure(struct session *session, const Consilium__V1__Configu
 }
 
 /* ---- tasks ---- */
+
+/* Is there word from the agent? CS_CANCELLED when this task, or the whole worker, is to end. */
+static cs_status look_for_cancel(struct session *session)
+{
+    struct pollfd ready = {.fd = session->fd, .events = POLLIN};
+    session->look_at_ms = cs_clock_monotonic_ms();
+    if (poll(&ready, 1, 0) <= 0)
+        return CS_OK;
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(MESSAGE_ARENA_BYTES);
+    const to_worker *message = NULL;
+    cs_status status = receive(session, arena, &message);
+    if (session->is_over)
+        return cs_fail(CS_CANCELLED, "the agent has gone");
+    CS_TRY(status);
+    if (message->body_case != CONSILIUM__V1__TO_WORKER__BODY_CANCEL || message->cancel->key == NULL)
+        return cs_fail(CS_STATE, "the agent sent another message while a task runs");
+    const Consilium__V1__TaskKey *key = message->cancel->key;
+    if (strcmp(key->job, session->running->job) != 0 || key->round != session->running->round ||
+        strcmp(key->phase, session->running->phase) != 0)
+        return CS_OK; /* a task that is over */
+    return cs_fail(CS_CANCELLED, "the task was cancelled");
+}
+
+static cs_status on_points(void *self, uint64_t done, uint64_t total)
+{
+    struct session *session = self;
+    const int64_t now_ms = cs_clock_monotonic_ms();
+    if (now_ms - session->look_at_ms >= LOOK_FOR_CANCEL_MS)
+        CS_TRY(look_for_cancel(session));
+    if (done < total && now_ms - session->progress_at_ms < PROGRESS_EVERY_MS)
+        return CS_OK;
+    const double seconds = (double)(now_ms - session->step_at_ms) / 1000;
+    return send_progress(session, CONSILIUM__V1__STAGE__STAGE_ALIGNING, done, total, 0,
+                         seconds > 0 ? (double)done / seconds : 0);
+}
+
+static cs_status do_alignment(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                              cs_arena *arena, Consilium__V1__WorkerDone *done)
+{
+    if (session->aligner == NULL)
+        return cs_fail(CS_INVALID, "%s", session->data_error != NULL ? session->data_error : "no personal folder");
+    char **inputs = cs_arena_alloc(arena, (task->n_inputs + 1) * sizeof *inputs);
+    for (size_t i = 0; i < task->n_inputs; i++)
+        inputs[i] = task->inputs[i]->name;
+    const cs_aligner_task step = {.phase = task->key->phase,
+                                  .participants = task->participants,
+                                  .participants_count = task->n_participants,
+                                  .seed = cs_wire_bytes(task->seed),
+                                  .folder = folder,
+                                  .inputs = inputs,
+                                  .inputs_count = task->n_inputs,
+                                  .progress = on_points,
+                                  .self = session};
+    cs_aligner_result made;
+    session->step_at_ms = cs_clock_monotonic_ms();
+    CS_TRY(cs_aligner_run(session->aligner, &step, &made));
+    done->outputs = cs_arena_alloc(arena, (made.outputs_count + 1) * sizeof *done->outputs);
+    for (size_t i = 0; i < made.outputs_count; i++) {
+        Consilium__V1__NamedFile *output = cs_arena_alloc(arena, sizeof *output);
+        consilium__v1__named_file__init(output);
+        output->name = output->file = cs_arena_strdup(arena, made.outputs[i]);
+        done->outputs[done->n_outputs++] = output;
+    }
+    done->result->samples = made.patients;
+    return CS_OK;
+}
+
+static cs_status do_task(struct session *session, const Consilium__V1__WorkerTask *task, cs_arena *arena,
+                         Consilium__V1__WorkerDone *done)
+{
+    CS_FAILPOINT("worker.task");
+    if (session->plan == NULL)
+        return cs_fail(CS_STATE, "this worker was started without a plan, only to describe the data");
+    CS_AUTO(cs_string) folder = cs_path_join(session->task_root, task->folder);
+    return is_alignment(session) ? do_alignment(session, task, folder, arena, done)
+                                 : do_learning(session, task, folder, arena, done);
+}
+
+static cs_status run_task(struct session *session, const Consilium__V1__WorkerTask *task, cs_arena *arena)
+{
+    if (task->key == NULL)
+        return cs_fail(CS_INVALID, "the agent sent a task without a name");
+    Consilium__V1__TaskResult result = CONSILIUM__V1__TASK_RESULT__INIT;
+    result.key = task->key;
+    result.outcome = CONSILIUM__V1__OUTCOME__OUTCOME_DONE;
+    result.is_deterministic = true;
+    result.build = (char *)(uintptr_t)build_of(session);
+    Consilium__V1__WorkerDone done = CONSILIUM__V1__WORKER_DONE__INIT;
+    done.result = &result;
+
+    session->running = task->key;
+    cs_status status = do_task(session, task, arena, &done);
+    if (status == CS_OK)
+        status = cs_failpoint("worker.done");
+    session->running = NULL;
+    if (session->is_over)
+        return CS_OK;
+    if (status != CS_OK) {
+        cs_log(CS_LOG_WARN, "worker", "task failed", CS_S("job", task->key->job), CS_I("round", task->key->round),
+               CS_S("phase", task->key->phase), CS_S("reason", cs_error_text()));
+        return send_failed(session, task->key, status);
+    }
+    from_worker message = CONSILIUM__V1__FROM_WORKER__INIT;
+    message.body_case = CONSILIUM__V1__FROM_WORKER__BODY_DONE;
+    message.done = &done;
+    return cs_frame_write_message(session->fd, &message.base);
+}
+
+/* ---- what learns ---- */
+
+#ifndef CS_ALIGNER_ONLY
+
+static void learner_clear(struct session *session)
+{
+    cs_learner_free(session->learner);
+}
+
+static cs_status learner_start(const struct session *session)
+{
+    return cs_tensor_start(session->config->threads);
+}
+
+static const char *learner_build(const struct session *session)
+{
+    return cs_learner_build(session->config->threads);
+}
+
+/* The learner for the plan's data set. What does not fit becomes data_error: the site is told, the worker lives on. */
+static cs_status load(struct session *session, const cs_site_dataset *dataset, cs_table **ret)
+{
+    if (session->plan == NULL)
+        return cs_table_describe(dataset, session->config->folder, ret);
+    cs_table *table = NULL;
+    CS_TRY(cs_table_load(session->plan, dataset, session->config->folder, &table));
+    CS_TRY(cs_learner_new(session->plan, &session->plan_hash, session->site, table, &session->learner));
+    return CS_OK;
+}
+
+/* Every row of it, also where the table as a whole does not fit. The kinds have the same order on both sides. */
+static void survey(const struct session *session, const cs_site_dataset *dataset, const cs_table *table,
+                   Consilium__V1__DatasetDescription *description, cs_arena *arena)
+{
+    CS_AUTO_PTR(cs_survey) survey = NULL;
+    if (session->plan != NULL && session->plan->dataset.kind != CS_DATASET_TABLE)
+        return; /* persons to be found elsewhere: no numbers to look at */
+    if (cs_survey_make(session->plan, dataset, session->config->folder, &survey) != CS_OK)
+        return; /* no CSV at all: description->error says so */
+    if (table != NULL && session->plan != NULL)
+        cs_survey_add_table(survey, table);
+    description->remarks = cs_arena_alloc(arena, CS_MAX(survey->count, 1) * sizeof *description->remarks);
+    for (size_t i = 0; i < survey->count; i++) {
+        Consilium__V1__DataRemark *remark = cs_arena_alloc(arena, sizeof *remark);
+        consilium__v1__data_remark__init(remark);
+        remark->kind = (Consilium__V1__DataRemark__Kind)(survey->remarks[i].kind + 1);
+        remark->detail = cs_arena_strdup(arena, survey->remarks[i].detail);
+        remark->count = survey->remarks[i].count;
+        description->remarks[description->n_remarks++] = remark;
+    }
+}
+
+static void describe_table(struct session *session, const char *name, const cs_site_dataset *dataset, cs_arena *arena,
+                           Consilium__V1__DatasetDescription *description)
+{
+    CS_AUTO_PTR(cs_table) described = NULL;
+    cs_status status = dataset != NULL ? load(session, dataset, &described)
+                                       : cs_fail(CS_NOT_FOUND, "the site's configuration has no data set '%s'", name);
+    if (status != CS_OK) {
+        description->error = cs_arena_strdup(arena, cs_error_text());
+        if (session->plan != NULL)
+            session->data_error = cs_strdup(cs_error_text());
+        if (session->surveys && dataset != NULL)
+            survey(session, dataset, NULL, description, arena);
+        return;
+    }
+    const cs_table *table = session->plan != NULL ? cs_learner_table(session->learner) : described;
+    description->rows = table->rows;
+    description->dropped = table->dropped;
+    description->train = table->parts[CS_PART_TRAIN];
+    description->valid = table->parts[CS_PART_VALID];
+    description->test = table->parts[CS_PART_TEST];
+    description->positive = table->classes == 2 ? table->class_rows[1] : 0;
+    description->class_rows = cs_arena_alloc(arena, table->classes * sizeof *description->class_rows);
+    for (size_t i = 0; i < table->classes; i++)
+        description->class_rows[description->n_class_rows++] = table->class_rows[i];
+    if (session->surveys)
+        survey(session, dataset, table, description, arena);
+}
 
 /* A plain name inside the task's folder; NULL, with the sentence, for anything else. Free with cs_free. */
 static cs_status file_in(const char *folder, const char *file, char **ret)
@@ -328,28 +473,6 @@ static char *output_path(const char *folder, const char *name, cs_arena *arena, 
         done->outputs = cs_arena_alloc(arena, OUTPUTS_MAX * sizeof *done->outputs);
     done->outputs[done->n_outputs++] = output;
     return cs_path_join(folder, output->file);
-}
-
-/* Is there word from the agent? CS_CANCELLED when this task, or the whole worker, is to end. */
-static cs_status look_for_cancel(struct session *session)
-{
-    struct pollfd ready = {.fd = session->fd, .events = POLLIN};
-    session->look_at_ms = cs_clock_monotonic_ms();
-    if (poll(&ready, 1, 0) <= 0)
-        return CS_OK;
-    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(MESSAGE_ARENA_BYTES);
-    const to_worker *message = NULL;
-    cs_status status = receive(session, arena, &message);
-    if (session->is_over)
-        return cs_fail(CS_CANCELLED, "the agent has gone");
-    CS_TRY(status);
-    if (message->body_case != CONSILIUM__V1__TO_WORKER__BODY_CANCEL || message->cancel->key == NULL)
-        return cs_fail(CS_STATE, "the agent sent another message while a task runs");
-    const Consilium__V1__TaskKey *key = message->cancel->key;
-    if (strcmp(key->job, session->running->job) != 0 || key->round != session->running->round ||
-        strcmp(key->phase, session->running->phase) != 0)
-        return CS_OK; /* a task that is over */
-    return cs_fail(CS_CANCELLED, "the task was cancelled");
 }
 
 static cs_status on_step(void *self, uint64_t done, uint64_t total, double mean_loss)
@@ -505,50 +628,6 @@ static cs_status do_evaluate(struct session *session, const Consilium__V1__Worke
     return CS_OK;
 }
 
-static cs_status on_points(void *self, uint64_t done, uint64_t total)
-{
-    struct session *session = self;
-    const int64_t now_ms = cs_clock_monotonic_ms();
-    if (now_ms - session->look_at_ms >= LOOK_FOR_CANCEL_MS)
-        CS_TRY(look_for_cancel(session));
-    if (done < total && now_ms - session->progress_at_ms < PROGRESS_EVERY_MS)
-        return CS_OK;
-    const double seconds = (double)(now_ms - session->step_at_ms) / 1000;
-    return send_progress(session, CONSILIUM__V1__STAGE__STAGE_ALIGNING, done, total, 0,
-                         seconds > 0 ? (double)done / seconds : 0);
-}
-
-static cs_status do_alignment(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
-                              cs_arena *arena, Consilium__V1__WorkerDone *done)
-{
-    if (session->aligner == NULL)
-        return cs_fail(CS_INVALID, "%s", session->data_error != NULL ? session->data_error : "no personal folder");
-    char **inputs = cs_arena_alloc(arena, (task->n_inputs + 1) * sizeof *inputs);
-    for (size_t i = 0; i < task->n_inputs; i++)
-        inputs[i] = task->inputs[i]->name;
-    const cs_aligner_task step = {.phase = task->key->phase,
-                                  .participants = task->participants,
-                                  .participants_count = task->n_participants,
-                                  .seed = cs_wire_bytes(task->seed),
-                                  .folder = folder,
-                                  .inputs = inputs,
-                                  .inputs_count = task->n_inputs,
-                                  .progress = on_points,
-                                  .self = session};
-    cs_aligner_result made;
-    session->step_at_ms = cs_clock_monotonic_ms();
-    CS_TRY(cs_aligner_run(session->aligner, &step, &made));
-    done->outputs = cs_arena_alloc(arena, (made.outputs_count + 1) * sizeof *done->outputs);
-    for (size_t i = 0; i < made.outputs_count; i++) {
-        Consilium__V1__NamedFile *output = cs_arena_alloc(arena, sizeof *output);
-        consilium__v1__named_file__init(output);
-        output->name = output->file = cs_arena_strdup(arena, made.outputs[i]);
-        done->outputs[done->n_outputs++] = output;
-    }
-    done->result->samples = made.patients;
-    return CS_OK;
-}
-
 static const struct {
     const char *phase;
     task_work work;
@@ -558,15 +637,9 @@ static const struct {
              {"train", do_train, true},
              {"evaluate", do_evaluate, true}};
 
-static cs_status do_task(struct session *session, const Consilium__V1__WorkerTask *task, cs_arena *arena,
-                         Consilium__V1__WorkerDone *done)
+static cs_status do_learning(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                             cs_arena *arena, Consilium__V1__WorkerDone *done)
 {
-    CS_FAILPOINT("worker.task");
-    if (session->plan == NULL)
-        return cs_fail(CS_STATE, "this worker was started without a plan, only to describe the data");
-    CS_AUTO(cs_string) folder = cs_path_join(session->task_root, task->folder);
-    if (is_alignment(session))
-        return do_alignment(session, task, folder, arena, done);
     for (size_t i = 0; i < CS_COUNT(works); i++) {
         if (strcmp(works[i].phase, task->key->phase) != 0)
             continue;
@@ -577,35 +650,52 @@ static cs_status do_task(struct session *session, const Consilium__V1__WorkerTas
     return cs_fail(CS_UNIMPLEMENTED, "this worker knows no phase '%s'", task->key->phase);
 }
 
-static cs_status run_task(struct session *session, const Consilium__V1__WorkerTask *task, cs_arena *arena)
-{
-    if (task->key == NULL)
-        return cs_fail(CS_INVALID, "the agent sent a task without a name");
-    Consilium__V1__TaskResult result = CONSILIUM__V1__TASK_RESULT__INIT;
-    result.key = task->key;
-    result.outcome = CONSILIUM__V1__OUTCOME__OUTCOME_DONE;
-    result.is_deterministic = true;
-    result.build = (char *)(uintptr_t)build_of(session);
-    Consilium__V1__WorkerDone done = CONSILIUM__V1__WORKER_DONE__INIT;
-    done.result = &result;
+#else
 
-    session->running = task->key;
-    cs_status status = do_task(session, task, arena, &done);
-    if (status == CS_OK)
-        status = cs_failpoint("worker.done");
-    session->running = NULL;
-    if (session->is_over)
-        return CS_OK;
-    if (status != CS_OK) {
-        cs_log(CS_LOG_WARN, "worker", "task failed", CS_S("job", task->key->job), CS_I("round", task->key->round),
-               CS_S("phase", task->key->phase), CS_S("reason", cs_error_text()));
-        return send_failed(session, task->key, status);
-    }
-    from_worker message = CONSILIUM__V1__FROM_WORKER__INIT;
-    message.body_case = CONSILIUM__V1__FROM_WORKER__BODY_DONE;
-    message.done = &done;
-    return cs_frame_write_message(session->fd, &message.base);
+static cs_status refuse(void)
+{
+    return cs_fail(CS_UNIMPLEMENTED, "this program only aligns: the plan wants consilium-worker");
 }
+
+static void learner_clear(struct session *session)
+{
+    (void)session;
+}
+
+static cs_status learner_start(const struct session *session)
+{
+    (void)session;
+    return refuse();
+}
+
+static const char *learner_build(const struct session *session)
+{
+    (void)session;
+    return "";
+}
+
+static void describe_table(struct session *session, const char *name, const cs_site_dataset *dataset, cs_arena *arena,
+                           Consilium__V1__DatasetDescription *description)
+{
+    (void)session;
+    (void)name;
+    (void)dataset;
+    CS_IGNORE(refuse(), "leaves the sentence only");
+    description->error = cs_arena_strdup(arena, cs_error_text());
+}
+
+static cs_status do_learning(struct session *session, const Consilium__V1__WorkerTask *task, const char *folder,
+                             cs_arena *arena, Consilium__V1__WorkerDone *done)
+{
+    (void)session;
+    (void)task;
+    (void)folder;
+    (void)arena;
+    (void)done;
+    return refuse();
+}
+
+#endif
 
 /* ---- the session ---- */
 
@@ -636,6 +726,7 @@ static cs_status serve_one(struct session *session)
 cs_status cs_worker_session(int fd)
 {
     struct session session __attribute__((cleanup(session_clear))) = {.fd = fd};
+    CS_TRY(cs_crypto_start()); /* an alignment's secret is made here */
     while (!session.is_over) {
         cs_status status = serve_one(&session);
         if (status != CS_OK && !session.is_over) {

@@ -70,7 +70,7 @@ class Run:
             worker = ""
             if portable:
                 wrapper = site.folder / "worker"
-                wrapper.write_text(f'#!/bin/sh\nCONSILIUM_CURVE=portable exec {harness.WORKER} "$@"\n')
+                wrapper.write_text(f'#!/bin/sh\nCONSILIUM_CURVE=portable exec {harness.BUILD}/client/consilium-aligner "$@"\n')
                 wrapper.chmod(0o755)
                 worker = f"worker: {wrapper}\n"
             site.configure(f"site: {name}\ncoordinator: localhost:{self.consortium.port}\nthreads: 1\n{worker}"
