@@ -17,5 +17,6 @@ int client_plan_approve(const cs_arguments *arguments);
 int client_plan_refuse(const cs_arguments *arguments);
 int client_roster_show(const cs_arguments *arguments);
 int client_roster_approve(const cs_arguments *arguments);
+int client_align(const cs_arguments *arguments); /* dry_run.c */
 
 #endif

@@ -245,6 +245,9 @@ OPTIONS(status_options,
 OPTIONS(show_options, {"PLAN", NULL, "a job, a plan's name, or the beginning of its hash", true, false});
 OPTIONS(approve_options, {"HASH", NULL, "the whole hash that `plan show` printed", true, false},
         {"--runs", "N", "approve N jobs with this very plan (1)", false, false});
+OPTIONS(align_options, {"PLAN", NULL, "the plan's file", true, false},
+        {"--dry-run", NULL, "count rows, keys, duplicates and missing fields here, without asking anybody", false,
+         false});
 OPTIONS(roster_options, {"HASH", NULL, "the whole hash that `roster show` printed", true, false});
 OPTIONS(refuse_options, {"PLAN", NULL, "a job, a plan's name, or the beginning of its hash", true, false},
         {"--reason", "TEXT", "why; the operator reads it", false, false});
@@ -258,6 +261,7 @@ static const cs_command commands[] = {
     {"plan show", "a plan, what it would do here, and its hash", show_options, client_plan_show},
     {"plan approve", "approve the plan with this hash, for one job", approve_options, client_plan_approve},
     {"plan refuse", "refuse a plan, or withdraw the approval", refuse_options, client_plan_refuse},
+    {"align", "count what an alignment would find in this site's own table", align_options, client_align},
     {"roster show", "the sites of the consortium, and the fingerprint of each one's key", plain_options,
      client_roster_show},
     {"roster approve", "approve the roster with this hash, after comparing the fingerprints", roster_options,

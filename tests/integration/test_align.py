@@ -213,6 +213,30 @@ class AlignmentTest(harness.ConsortiumTest):
                 job = self.run_plan(alignment_plan(part, leader, name=f"cohort-{index}", cohort=cohort, keys=keys, study=f"s-{index}"))
                 self.check(part, leader, job["job"], needed)
 
+    def test_a_dry_run_counts_the_own_table_and_asks_nobody(self):
+        site = self.consortium.site("clinic").join()
+        write_persons(site.folder / "persons.csv", [*range(20), 5, 6])
+        with open(site.folder / "persons.csv", "a") as file:
+            file.write("x,Anna,,,f,10115\ny,Berta,Maier,1980-02-30,f,10115\n")
+        site.configure(alignment_site("clinic", self.consortium))
+        self.consortium.daemon.stop()
+        plan = self.folder / "cohort.yaml"
+        plan.write_text(alignment_plan(["clinic", "mercy"], "mercy", keys="[[given, family, birth_date], [family, sex]]"))
+
+        counts = site.json("align", plan, "--dry-run")
+
+        self.assertEqual((24, 2), (counts["rows"], counts["duplicates"]))
+        self.assertEqual(21, counts["patients"])
+        self.assertEqual(2 * 128, counts["points"])
+        self.assertEqual([22, 23], [kind["present"] for kind in counts["kinds"]])
+        fields = {field["field"]: field for field in counts["fields"]}
+        self.assertEqual((1, 1, 25), (fields["family"]["missing"], fields["birth_date"]["unreadable"],
+                                      fields["birth_date"]["first_unreadable_line"]))
+        text = site.command("align", plan, "--dry-run").stdout
+        self.assertIn("21 with at least one key of their own", text)
+        self.assertNotIn("Berta", text)
+        self.assertIn("--dry-run", site.command("align", plan, expect=1).stderr)
+
     def test_none_one_and_all_in_common(self):
         shapes = {"none": (range(0, 40), range(50, 90)), "one": (range(0, 40), range(39, 90)), "all": (range(0, 40), range(0, 40)),
                   "empty": (range(0, 40), range(0, 0))}

@@ -268,7 +268,7 @@ def given_programs(compiled):
     folder.mkdir(parents=True, exist_ok=True)
     with open(SOURCE / "build" / "programs.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for program in (harness.SERVER, harness.CLIENT, harness.WORKER):
+        for program in (harness.SERVER, harness.CLIENT, harness.WORKER, harness.CLIENT.with_name("consilium-aligner")):
             subprocess.run(["strip", "-o", folder / program.name, program], check=True)
         try:
             yield
