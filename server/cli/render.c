@@ -344,6 +344,11 @@ static void append_last_evaluations(cs_buffer *out, const Consilium__V1__JobStat
     }
     if (!last)
         return;
+    const Consilium__V1__Evaluation *first = last->evaluations[0]->evaluation;
+    if (strcmp(first->model, "cohort") == 0 && first->n_metrics > 0) {
+        cs_buffer_printf(out, "\ncohort of %.0f patients\n", first->metrics[0]->value);
+        return;
+    }
     cs_buffer_printf(out, "\nmodel of round %u on held-out rows\n", last->round);
     for (size_t i = 0; i < last->n_evaluations; i++) {
         const Consilium__V1__SiteEvaluation *entry = last->evaluations[i];
