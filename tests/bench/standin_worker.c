@@ -1,7 +1,8 @@
 /* A worker without libtorch that speaks worker.proto: it makes a model of zeros, and its update adds a constant to each
  * value. For benchmarks and tests of the agent (site.yaml: worker: PATH). It reads no data and confines nothing.
  * A file "standin" beside site.yaml may say, for tests: "crash", "hang", "nan", "shape", "big",
- * "link", "refuse" or "unfit"; "once-…" does it for one task only. */
+ * "link", "refuse" or "unfit"; "once-…" does it for one task only. A file "standin-values" says how many values the
+ * model has, for more than a plan has columns. */
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/config/plan.h"
@@ -88,6 +89,10 @@ static void configure(struct worker *worker, const Consilium__V1__Configure *con
         worker->columns = plan->dataset.columns_count;
     }
     Consilium__V1__WorkerReady ready = CONSILIUM__V1__WORKER_READY__INIT;
+    CS_AUTO(cs_string) values_path = cs_path_join(worker->config_folder, "standin-values");
+    CS_AUTO(cs_buffer) values = CS_BUFFER_EMPTY;
+    if (cs_file_read_all(values_path, MOOD_BYTES - 1, &values) == CS_OK)
+        worker->columns = strtoul(cs_buffer_text(&values), NULL, 10);
     ready.confinement = (char[]){"none: a stand-in"};
     ready.build = (char[]){"standin"};
     Consilium__V1__FromWorker message = CONSILIUM__V1__FROM_WORKER__INIT;
@@ -145,12 +150,21 @@ static void write_statistics(const struct worker *worker, const char *path)
     write_tensors(path, infos, CS_COUNT(infos), 1);
 }
 
+/* Of this site's folder, so that no two sites send the same bytes: the coordinator takes those only once. FNV-1a. */
+static unsigned site_number(const struct worker *worker)
+{
+    uint32_t number = 2166136261U;
+    for (const char *at = worker->config_folder; *at != '\0'; at++)
+        number = (number ^ (uint8_t)*at) * 16777619U;
+    return number % 4093;
+}
+
 /* The model's own file with other values: written plainly, because it is scratch and the agent makes its copy durable.
  */
-static void write_like_model(cs_buffer *bytes, const char *path)
+static void write_like_model(const struct worker *worker, cs_buffer *bytes, const char *path)
 {
     const size_t header = 8 + (size_t)cs_load_le64(bytes->data);
-    const float step = STEP;
+    const float step = STEP * (float)(1 + site_number(worker));
     for (size_t at = header; at + sizeof(step) <= bytes->size; at += sizeof(step))
         memcpy(bytes->data + at, &step, sizeof(step));
     CS_AUTO(cs_fd) fd = -1;
@@ -190,7 +204,7 @@ static void write_update(struct worker *worker, const char *folder, const Consil
     if (has_mood(worker))
         write_bad_update(worker, model_path, path);
     else if (cs_file_read_all(model_path, MODEL_MAX_BYTES, &bytes) == CS_OK && bytes.size >= 8)
-        write_like_model(&bytes, path);
+        write_like_model(worker, &bytes, path);
     else
         give_up("model");
 }
