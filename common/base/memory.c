@@ -115,7 +115,7 @@ static struct block *add_block(cs_arena *arena, size_t at_least)
     return block;
 }
 
-void *cs_arena_alloc(cs_arena *arena, size_t size)
+void *cs_arena_alloc_unset(cs_arena *arena, size_t size)
 {
     size_t padded = 0;
     if (__builtin_add_overflow(size > 0 ? size : 1, ARENA_ALIGNMENT - 1, &padded))
@@ -132,7 +132,14 @@ void *cs_arena_alloc(cs_arena *arena, size_t size)
     void *memory = block->data + block->used;
     block->used += padded;
     arena->used += padded;
-    memset(memory, 0, padded);
+    return memory;
+}
+
+void *cs_arena_alloc(cs_arena *arena, size_t size)
+{
+    void *memory = cs_arena_alloc_unset(arena, size);
+    if (memory != NULL)
+        memset(memory, 0, size);
     return memory;
 }
 
@@ -158,7 +165,7 @@ char *cs_arena_format(cs_arena *arena, const char *format, ...)
 
 void *cs_arena_copy(cs_arena *arena, const void *data, size_t size)
 {
-    void *copy = cs_arena_alloc(arena, size);
+    void *copy = cs_arena_alloc_unset(arena, size);
     if (copy != NULL && size > 0)
         memcpy(copy, data, size);
     return copy;

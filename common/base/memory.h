@@ -33,6 +33,8 @@ typedef struct cs_arena cs_arena;
 cs_arena *cs_arena_new(size_t budget);
 /* Zeroed, aligned to 16. NULL once the budget is spent or memory is out. */
 void *cs_arena_alloc(cs_arena *arena, size_t size);
+/* The same for who writes every byte: clearing a megabyte first would cost as much as filling it. */
+void *cs_arena_alloc_unset(cs_arena *arena, size_t size);
 char *cs_arena_strdup(cs_arena *arena, const char *text);
 char *cs_arena_format(cs_arena *arena, const char *format, ...) CS_PRINTF(2, 3);
 void *cs_arena_copy(cs_arena *arena, const void *data, size_t size);

@@ -7,8 +7,8 @@
 
 #include <grpc/grpc.h>
 
-/* A message with everything that goes with it: twice the largest, for the fields of many small ones. */
-#define CS_RPC_MESSAGE_BUDGET_BYTES (2 * CS_WIRE_MESSAGE_MAX_BYTES)
+/* A message with everything that goes with it: its bytes, and twice the largest for the fields of many small ones. */
+#define CS_RPC_MESSAGE_BUDGET_BYTES (3 * CS_WIRE_MESSAGE_MAX_BYTES)
 
 /* A point of the core's own clock; `in_ms` < 0: never. */
 gpr_timespec cs_rpc_deadline(int64_t in_ms);

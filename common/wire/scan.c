@@ -238,3 +238,59 @@ cs_status cs_wire_scan(const ProtobufCMessageDescriptor *type, cs_bytes bytes)
     struct scan scan = {0};
     return scan_message(type, bytes, 1, &scan);
 }
+
+/* Where one field stands in a message. */
+struct place {
+    const ProtobufCFieldDescriptor *field;
+    cs_bytes head, value; /* before its tag; behind its length */
+};
+
+/* The only field `bytes` of a message that is large. What was scanned cannot run past its end. */
+static bool find_large(const ProtobufCMessageDescriptor *type, cs_bytes bytes, struct place *ret)
+{
+    struct cursor cursor = {bytes.data, bytes.data + bytes.size};
+    ret->field = NULL;
+    while (cursor.at < cursor.end) {
+        const uint8_t *start = cursor.at;
+        uint64_t tag = 0, ignored = 0;
+        cs_bytes value = {0};
+        bool is_whole = take_varint(&cursor, TAG_MAX_BYTES, &tag);
+        if ((tag & 7) == WIRE_BYTES)
+            is_whole = is_whole && take_bytes(&cursor, &value);
+        else if ((tag & 7) == WIRE_VARINT)
+            is_whole = is_whole && take_varint(&cursor, VARINT_MAX_BYTES, &ignored);
+        else
+            is_whole = is_whole && skip(&cursor, (tag & 7) == WIRE_64 ? 8 : 4);
+        if (!is_whole)
+            return false;
+        const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field(type, (unsigned)(tag >> 3));
+        if (ret->field && field == ret->field)
+            return false; /* the last one would count: not worth a thought */
+        if (value.size < CS_WIRE_IN_PLACE_BYTES || !field || field->type != PROTOBUF_C_TYPE_BYTES ||
+            field->label != PROTOBUF_C_LABEL_NONE || (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) || ret->field)
+            continue;
+        *ret = (struct place){field, cs_bytes_of(bytes.data, (size_t)(start - bytes.data)), value};
+    }
+    return ret->field != NULL;
+}
+
+cs_status cs_wire_unpack_in_place(const ProtobufCMessageDescriptor *type, cs_bytes bytes, cs_arena *arena,
+                                  ProtobufCMessage **ret)
+{
+    struct place large;
+    CS_TRY(cs_wire_scan(type, bytes));
+    if (bytes.size < CS_WIRE_IN_PLACE_BYTES || !find_large(type, bytes, &large))
+        return cs_wire_unpack(type, bytes, arena, ret);
+    /* The message without it is small, and the field is then set to where it lies. */
+    const uint8_t *tail = large.value.data + large.value.size;
+    const size_t tail_size = (size_t)(bytes.data + bytes.size - tail);
+    uint8_t *rest = cs_arena_alloc_unset(arena, large.head.size + tail_size);
+    if (!rest)
+        return cs_fail(CS_EXHAUSTED, "%s: %zu bytes do not fit in the memory set aside for a message", type->name,
+                       bytes.size);
+    memcpy(rest, large.head.data, large.head.size);
+    memcpy(rest + large.head.size, tail, tail_size);
+    CS_TRY(cs_wire_unpack(type, cs_bytes_of(rest, large.head.size + tail_size), arena, ret));
+    *(ProtobufCBinaryData *)((uint8_t *)*ret + large.field->offset) = cs_wire_data(large.value.data, large.value.size);
+    return CS_OK;
+}

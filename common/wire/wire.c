@@ -13,7 +13,8 @@ struct budget {
 static void *budget_alloc(void *self, size_t size)
 {
     struct budget *budget = self;
-    void *memory = cs_arena_alloc(budget->arena, size);
+    /* protobuf-c sets every byte that it asks for. */
+    void *memory = cs_arena_alloc_unset(budget->arena, size);
     budget->is_spent = budget->is_spent || !memory;
     return memory;
 }

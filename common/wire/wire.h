@@ -18,6 +18,7 @@
 #define CS_WIRE_UNKNOWN_FIELDS_MAX 32
 #define CS_WIRE_UNKNOWN_BYTES_MAX  4096
 #define CS_WIRE_CHUNK_BYTES        (1024 * 1024)
+#define CS_WIRE_IN_PLACE_BYTES     (32 * 1024)
 
 #define CS_PROTOCOL_MAJOR    1
 #define CS_PROTOCOL_MINOR    1
@@ -34,6 +35,10 @@ CS_MUST_CHECK cs_status cs_wire_scan(const ProtobufCMessageDescriptor *type, cs_
  * CS_INVALID or CS_EXHAUSTED. */
 CS_MUST_CHECK cs_status cs_wire_unpack(const ProtobufCMessageDescriptor *type, cs_bytes bytes, cs_arena *arena,
                                        ProtobufCMessage **ret);
+/* The same for bytes that live as long as the arena: a chunk of CS_WIRE_IN_PLACE_BYTES or more is not copied, the
+ * message points at it. */
+CS_MUST_CHECK cs_status cs_wire_unpack_in_place(const ProtobufCMessageDescriptor *type, cs_bytes bytes, cs_arena *arena,
+                                                ProtobufCMessage **ret);
 /* Appends. Messages of this program's own making: cannot fail. */
 void cs_wire_pack(const ProtobufCMessage *message, cs_buffer *out);
 /* The same into memory of cs_wire_size(message) bytes. */

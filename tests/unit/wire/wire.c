@@ -40,6 +40,58 @@ static void what_was_packed_comes_back(void **state)
         cs_bytes_equal(cs_wire_bytes(read->result->base_sha256), cs_bytes_of_text("12345678901234567890123456789012")));
 }
 
+/* Before and behind the large field stand others. */
+static void a_large_chunk_is_read_where_it_lies(void **state)
+{
+    (void)state;
+    static uint8_t data[CS_WIRE_IN_PLACE_BYTES];
+    memset(data, 'x', sizeof data);
+    Consilium__V1__BlobChunk chunk = CONSILIUM__V1__BLOB_CHUNK__INIT;
+    chunk.hello = cs_wire_hello();
+    chunk.offset = 7;
+    chunk.size = 1ULL << 40;
+    for (size_t size = sizeof data - 1; size <= sizeof data; size++) {
+        chunk.data = cs_wire_data(data, size);
+        CS_AUTO(cs_buffer) packed = CS_BUFFER_EMPTY;
+        cs_wire_pack(&chunk.base, &packed);
+        CS_AUTO_PTR(cs_arena) arena = cs_arena_new(size == sizeof data ? 4096 : 2 * sizeof data);
+
+        ProtobufCMessage *back = NULL;
+        assert_int_equal(cs_wire_unpack_in_place(chunk.base.descriptor, cs_buffer_view(&packed), arena, &back), CS_OK);
+
+        const Consilium__V1__BlobChunk *read = (const Consilium__V1__BlobChunk *)back;
+        assert_int_equal(read->offset, 7);
+        assert_true(read->size == 1ULL << 40);
+        assert_string_equal(read->hello->software, chunk.hello->software);
+        assert_int_equal(read->data.len, size);
+        assert_memory_equal(read->data.data, data, size);
+        bool is_in_place = read->data.data >= packed.data && read->data.data < packed.data + packed.size;
+        assert_int_equal(is_in_place, size == sizeof data);
+    }
+}
+
+static void a_large_chunk_that_stands_there_twice_is_read_like_any_other(void **state)
+{
+    (void)state;
+    static uint8_t data[CS_WIRE_IN_PLACE_BYTES];
+    Consilium__V1__BlobChunk chunk = CONSILIUM__V1__BLOB_CHUNK__INIT;
+    CS_AUTO(cs_buffer) packed = CS_BUFFER_EMPTY;
+    for (uint8_t i = 0; i < 2; i++) {
+        memset(data, i, sizeof data);
+        chunk.data = cs_wire_data(data, sizeof data);
+        cs_wire_pack(&chunk.base, &packed);
+    }
+    CS_AUTO_PTR(cs_arena) one = cs_arena_new(8 * sizeof data);
+    CS_AUTO_PTR(cs_arena) other = cs_arena_new(8 * sizeof data);
+    ProtobufCMessage *plain = NULL, *in_place = NULL;
+
+    assert_int_equal(cs_wire_unpack(chunk.base.descriptor, cs_buffer_view(&packed), one, &plain), CS_OK);
+    assert_int_equal(cs_wire_unpack_in_place(chunk.base.descriptor, cs_buffer_view(&packed), other, &in_place), CS_OK);
+
+    assert_true(cs_bytes_equal(cs_wire_bytes(((Consilium__V1__BlobChunk *)plain)->data),
+                               cs_wire_bytes(((Consilium__V1__BlobChunk *)in_place)->data)));
+}
+
 static void an_empty_message_without_an_address_is_read(void **state)
 {
     (void)state;
@@ -107,6 +159,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_packed_comes_back),
+        cmocka_unit_test(a_large_chunk_is_read_where_it_lies),
+        cmocka_unit_test(a_large_chunk_that_stands_there_twice_is_read_like_any_other),
         cmocka_unit_test(an_empty_message_without_an_address_is_read),
         cmocka_unit_test(the_arena_s_budget_ends_an_unpack),
         cmocka_unit_test(many_tiny_inner_messages_stay_within_the_budget),
