@@ -122,12 +122,10 @@ static cs_status take_chunk(cs_upload *upload, const Consilium__V1__BlobChunk *c
     if (chunk->data.len > CS_WIRE_CHUNK_BYTES || chunk->data.len > size - *offset)
         return cs_fail(CS_INVALID, "blob chunk of %zu bytes at %llu of %llu", chunk->data.len,
                        (unsigned long long)*offset, (unsigned long long)size);
+    cs_upload_wait(upload);
     CS_TRY(cs_upload_append(upload, *offset, chunk->data.data, chunk->data.len));
     *offset += chunk->data.len;
-    if (cs_upload_is_due(upload) && *offset < size) {
-        uint64_t durable = 0;
-        CS_TRY(cs_upload_sync(upload, &durable));
-    }
+    cs_upload_sync_later(upload);
     CS_FAILPOINT("agent.fetch.chunk");
     return CS_OK;
 }

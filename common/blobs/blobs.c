@@ -105,6 +105,8 @@ cs_status cs_blobs_open(const char *folder, cs_blobs **ret)
 {
     CS_AUTO_PTR(cs_blobs) blobs = cs_alloc(sizeof *blobs);
     pthread_mutex_init(&blobs->lists_mutex, NULL);
+    pthread_mutex_init(&blobs->sync_mutex, NULL);
+    cs_condition_init(&blobs->sync_wanted);
     blobs->folder = cs_strdup(folder);
     blobs->partial_folder = cs_path_join(folder, PARTIAL_FOLDER);
     blobs->opened_ms = cs_clock_monotonic_ms();
@@ -120,6 +122,7 @@ void cs_blobs_free(cs_blobs *blobs)
     if (!blobs)
         return;
     assert(!blobs->slots);
+    cs_blobs_stop_syncers(blobs);
     for (size_t i = 0; i < CS_BLOBS_KNOWN_BUCKETS; i++) {
         for (struct cs_blobs_known *entry = blobs->known[i], *next = NULL; entry; entry = next) {
             next = entry->next;
@@ -127,6 +130,8 @@ void cs_blobs_free(cs_blobs *blobs)
         }
     }
     pthread_mutex_destroy(&blobs->lists_mutex);
+    pthread_mutex_destroy(&blobs->sync_mutex);
+    pthread_cond_destroy(&blobs->sync_wanted);
     cs_free(blobs->partial_folder);
     cs_free(blobs->folder);
     cs_free(blobs);

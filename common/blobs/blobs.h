@@ -8,6 +8,8 @@
 
 #define CS_BLOB_ACK_BYTES (4 * 1024 * 1024)
 #define CS_BLOB_ACK_MS    2000
+/* More than this is not taken ahead of the disk. */
+#define CS_BLOB_UNSYNCED_BYTES (4 * CS_BLOB_ACK_BYTES)
 /* How long collect spares a blob that has arrived (or that was there when the store was opened) and has not been seen
  * in use yet: long enough for a site to reconnect and report the result that the blob belongs to. */
 #define CS_BLOB_GRACE_MS (60 * 60 * 1000)
@@ -52,6 +54,18 @@ bool cs_upload_is_due(const cs_upload *upload);
 /* Makes what came durable and says how much that is. Once all bytes are there it stores the blob, and fails as
  * cs_upload_finish does. After a failure only cs_upload_free and a new cs_upload_open go on. */
 CS_MUST_CHECK cs_status cs_upload_sync(cs_upload *upload, uint64_t *ret_durable_offset);
+/* The same on a thread of the store, while more bytes come: `is_due` and not under way yet, or nothing happens. Bytes
+ * that come meanwhile are taken care of too once they are due. */
+void cs_upload_sync_later(cs_upload *upload);
+/* Called, on a thread of the store, each time the state below has changed; set before the first cs_upload_sync_later.
+ * cs_upload_free waits for a call under way: whatever it does must not wait for the thread that frees. */
+void cs_upload_on_synced(cs_upload *upload, void (*on_synced)(void *self), void *self);
+/* How much is durable, and whether the blob is in the store. As cs_upload_sync when that failed. */
+CS_MUST_CHECK cs_status cs_upload_synced(cs_upload *upload, uint64_t *ret_durable_offset, bool *ret_is_stored);
+/* False while CS_BLOB_UNSYNCED_BYTES are not durable yet and being made so: append no more, wait for on_synced, or with
+ * cs_upload_wait, which returns when that is over. */
+bool cs_upload_has_room(cs_upload *upload);
+void cs_upload_wait(cs_upload *upload);
 /* CS_DATA_LOSS when the bytes have another hash (the partial file is removed), CS_INVALID when they are too few. After
  * other failures as cs_upload_sync. The second time it is CS_OK and changes nothing. */
 CS_MUST_CHECK cs_status cs_upload_finish(cs_upload *upload);

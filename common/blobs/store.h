@@ -19,7 +19,8 @@ struct cs_blobs_slot {
     char *name; /* <owner>-<hex> */
     size_t users;
     pthread_mutex_t holder_mutex;
-    const cs_upload *holder; /* who may write; the others have been taken over */
+    pthread_cond_t sync_ended; /* of any of its uploads */
+    const cs_upload *holder;   /* who may write; the others have been taken over */
 };
 
 /* What collect remembers about a blob that arrived, or that was needed, while this process ran. */
@@ -30,6 +31,9 @@ struct cs_blobs_known {
     bool was_needed;
 };
 
+/* Fewer than disks could use, and enough that journal commits are shared. */
+#define CS_BLOBS_SYNCERS 4
+
 /* Where both mutexes are needed, a slot's comes first. */
 struct cs_blobs {
     char *folder;
@@ -38,7 +42,16 @@ struct cs_blobs {
     pthread_mutex_t lists_mutex; /* slots and known */
     struct cs_blobs_slot *slots;
     struct cs_blobs_known *known[CS_BLOBS_KNOWN_BUCKETS];
+    pthread_mutex_t sync_mutex; /* guards what follows; taken after a slot's */
+    pthread_cond_t sync_wanted;
+    cs_upload *first_to_sync, *last_to_sync;
+    pthread_t syncers[CS_BLOBS_SYNCERS]; /* started when first needed */
+    size_t syncers_count, syncers_idle;
+    bool is_stopping;
 };
+
+/* Ends the threads of cs_upload_sync_later; all uploads are freed. */
+void cs_blobs_stop_syncers(cs_blobs *blobs);
 
 /* True when the blob is there; from now on collect spares it as one that has just arrived. */
 bool cs_blobs_welcome(cs_blobs *blobs, const cs_hash *hash, uint64_t *ret_size);

@@ -1,5 +1,5 @@
 /* One incoming blob: bytes in order, durable every few megabytes, and in the store once they are what their hash says.
- * Runs on the thread of the transfer. */
+ * Runs on the thread of the transfer; cs_upload_sync_later on those of the store. */
 #include "common/base/clock.h"
 #include "common/base/failpoint.h"
 #include "common/blobs/store.h"
@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #define REHASH_BYTES ((size_t)256 * 1024)
@@ -23,10 +24,16 @@ struct cs_upload {
     int64_t synced_ms;
     cs_digest *digest; /* of the bytes written; NULL once it was ended */
     cs_fd data_fd;
-    cs_fd offset_fd; /* -1 until the first sync */
-    bool is_stored;  /* the blob is in the store, */
-    bool is_lasting; /* and its name there durable */
-    bool is_broken;  /* after a failed fsync nothing is known about the bytes since the last good one */
+    cs_fd offset_fd;   /* -1 until the first sync */
+    bool is_stored;    /* the blob is in the store, */
+    bool is_lasting;   /* and its name there durable */
+    bool is_broken;    /* after a failed fsync nothing is known about the bytes since the last good one */
+    bool is_syncing;   /* a thread of the store has it, or will */
+    cs_status failure; /* of that thread */
+    char sentence[CS_ERROR_TEXT_BYTES];
+    void (*on_synced)(void *self);
+    void *on_synced_self;
+    cs_upload *next_to_sync;
 };
 
 /* ---- the record of what is durable: offset, wall time, check; little endian ---- */
@@ -92,6 +99,7 @@ static struct cs_blobs_slot *slot_acquire(cs_blobs *blobs, const char *name)
         slot = cs_alloc(sizeof *slot);
         slot->name = cs_strdup(name);
         pthread_mutex_init(&slot->holder_mutex, NULL);
+        cs_condition_init(&slot->sync_ended);
         slot->next = blobs->slots;
         blobs->slots = slot;
     }
@@ -109,6 +117,7 @@ static void slot_release(cs_blobs *blobs, struct cs_blobs_slot *slot)
             place = &(*place)->next;
         *place = slot->next;
         pthread_mutex_destroy(&slot->holder_mutex);
+        pthread_cond_destroy(&slot->sync_ended);
         cs_free(slot->name);
         cs_free(slot);
     }
@@ -121,9 +130,18 @@ static cs_status check_usable(const cs_upload *upload)
     if (upload->slot->holder != upload)
         return cs_fail(CS_ABORTED, "upload %s: a newer stream of the same sender has taken it over",
                        upload->slot->name);
+    if (upload->failure != CS_OK)
+        return cs_fail(upload->failure, "%s", upload->sentence);
     if (upload->is_broken)
         return cs_fail(CS_STATE, "upload %s: a write failed before; open it again to go on", upload->slot->name);
     return CS_OK;
+}
+
+/* With the slot's mutex held. */
+static void wait_for_sync(cs_upload *upload)
+{
+    while (upload->is_syncing)
+        cs_condition_wait(&upload->slot->sync_ended, &upload->slot->holder_mutex, -1);
 }
 
 /* ---- open ---- */
@@ -212,6 +230,7 @@ void cs_upload_free(cs_upload *upload)
     if (!upload)
         return;
     pthread_mutex_lock(&upload->slot->holder_mutex);
+    wait_for_sync(upload);
     if (upload->slot->holder == upload)
         upload->slot->holder = NULL;
     pthread_mutex_unlock(&upload->slot->holder_mutex);
@@ -254,11 +273,20 @@ cs_status cs_upload_append(cs_upload *upload, uint64_t offset, const void *data,
     return status;
 }
 
-bool cs_upload_is_due(const cs_upload *upload)
+/* With the slot's mutex held. */
+static bool is_due(const cs_upload *upload)
 {
     uint64_t pending = upload->written - upload->durable;
     return pending > 0 && (pending >= CS_BLOB_ACK_BYTES || upload->written == upload->size ||
                            cs_clock_monotonic_ms() - upload->synced_ms >= CS_BLOB_ACK_MS);
+}
+
+bool cs_upload_is_due(const cs_upload *upload)
+{
+    pthread_mutex_lock(&upload->slot->holder_mutex);
+    bool result = is_due(upload);
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
+    return result;
 }
 
 /* ---- become a blob ---- */
@@ -303,12 +331,21 @@ static cs_status complete(cs_upload *upload)
 
 /* ---- make durable ---- */
 
+/* With the slot's mutex held, but not during the sync itself: bytes may come meanwhile, and a newer stream may take
+ * over and then writes the records. */
 static cs_status write_through(cs_upload *upload)
 {
+    uint64_t target = upload->written;
     CS_FAILPOINT("blobs.sync");
-    CS_TRY(cs_file_sync_data(upload->data_fd));
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
+    cs_status status = cs_file_sync_data(upload->data_fd);
+    pthread_mutex_lock(&upload->slot->holder_mutex);
+    CS_TRY(status);
     CS_FAILPOINT("blobs.synced");
-    return write_record(upload, upload->written);
+    CS_TRY(check_usable(upload));
+    CS_TRY(write_record(upload, target));
+    upload->durable = target;
+    return CS_OK;
 }
 
 static cs_status sync_held(cs_upload *upload)
@@ -323,20 +360,149 @@ static cs_status sync_held(cs_upload *upload)
     cs_status status = write_through(upload);
     if (status != CS_OK)
         upload->is_broken = true;
-    else
-        upload->durable = upload->written;
     return status;
 }
 
 cs_status cs_upload_sync(cs_upload *upload, uint64_t *ret_durable_offset)
 {
     pthread_mutex_lock(&upload->slot->holder_mutex);
+    wait_for_sync(upload);
     cs_status status = sync_held(upload);
-    pthread_mutex_unlock(&upload->slot->holder_mutex);
     if (status == CS_OK)
         *ret_durable_offset = upload->durable;
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
     return status;
 }
+
+/* ---- the same on threads of the store ---- */
+
+static void tell_synced(cs_upload *upload)
+{
+    pthread_cond_broadcast(&upload->slot->sync_ended);
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
+    if (upload->on_synced)
+        upload->on_synced(upload->on_synced_self);
+    pthread_mutex_lock(&upload->slot->holder_mutex);
+}
+
+/* Until nothing is due any more: what came during a sync may be due when it ends. */
+static void sync_while_due(cs_upload *upload)
+{
+    struct cs_blobs_slot *slot = upload->slot;
+    pthread_mutex_lock(&slot->holder_mutex);
+    do {
+        upload->failure = sync_held(upload);
+        if (upload->failure != CS_OK)
+            snprintf(upload->sentence, sizeof upload->sentence, "%s", cs_error_text());
+        tell_synced(upload);
+    } while (upload->failure == CS_OK && is_due(upload));
+    upload->is_syncing = false;
+    pthread_cond_broadcast(&slot->sync_ended);
+    pthread_mutex_unlock(&slot->holder_mutex); /* from here on it may be freed */
+}
+
+static void *run_syncer(void *argument)
+{
+    cs_blobs *blobs = argument;
+    pthread_mutex_lock(&blobs->sync_mutex);
+    for (;;) {
+        blobs->syncers_idle++;
+        while (!blobs->first_to_sync && !blobs->is_stopping)
+            cs_condition_wait(&blobs->sync_wanted, &blobs->sync_mutex, -1);
+        blobs->syncers_idle--;
+        cs_upload *upload = blobs->first_to_sync;
+        if (!upload)
+            break;
+        blobs->first_to_sync = upload->next_to_sync;
+        pthread_mutex_unlock(&blobs->sync_mutex);
+        sync_while_due(upload);
+        pthread_mutex_lock(&blobs->sync_mutex);
+    }
+    pthread_mutex_unlock(&blobs->sync_mutex);
+    return NULL;
+}
+
+/* False: there is no thread to be had. */
+static bool hand_over(cs_blobs *blobs, cs_upload *upload)
+{
+    pthread_mutex_lock(&blobs->sync_mutex);
+    if (blobs->syncers_idle == 0 && blobs->syncers_count < CS_BLOBS_SYNCERS &&
+        pthread_create(&blobs->syncers[blobs->syncers_count], NULL, run_syncer, blobs) == 0)
+        blobs->syncers_count++;
+    bool is_taken = blobs->syncers_count > 0;
+    if (is_taken) {
+        upload->next_to_sync = NULL;
+        if (blobs->first_to_sync)
+            blobs->last_to_sync->next_to_sync = upload;
+        else
+            blobs->first_to_sync = upload;
+        blobs->last_to_sync = upload;
+        pthread_cond_signal(&blobs->sync_wanted);
+    }
+    pthread_mutex_unlock(&blobs->sync_mutex);
+    return is_taken;
+}
+
+void cs_blobs_stop_syncers(cs_blobs *blobs)
+{
+    pthread_mutex_lock(&blobs->sync_mutex);
+    blobs->is_stopping = true;
+    pthread_cond_broadcast(&blobs->sync_wanted);
+    pthread_mutex_unlock(&blobs->sync_mutex);
+    for (size_t i = 0; i < blobs->syncers_count; i++)
+        pthread_join(blobs->syncers[i], NULL);
+}
+
+void cs_upload_on_synced(cs_upload *upload, void (*on_synced)(void *self), void *self)
+{
+    upload->on_synced = on_synced;
+    upload->on_synced_self = self;
+}
+
+void cs_upload_sync_later(cs_upload *upload)
+{
+    pthread_mutex_lock(&upload->slot->holder_mutex);
+    bool is_wanted = !upload->is_syncing && upload->failure == CS_OK && is_due(upload);
+    upload->is_syncing = upload->is_syncing || is_wanted;
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
+    if (is_wanted && !hand_over(upload->blobs, upload))
+        sync_while_due(upload);
+}
+
+cs_status cs_upload_synced(cs_upload *upload, uint64_t *ret_durable_offset, bool *ret_is_stored)
+{
+    pthread_mutex_lock(&upload->slot->holder_mutex);
+    cs_status status = check_usable(upload);
+    *ret_durable_offset = upload->durable;
+    *ret_is_stored = upload->is_stored && upload->is_lasting;
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
+    return status;
+}
+
+/* With the slot's mutex held. */
+static bool has_room(const cs_upload *upload)
+{
+    return !upload->is_syncing || upload->failure != CS_OK ||
+           upload->written - upload->durable < CS_BLOB_UNSYNCED_BYTES;
+}
+
+bool cs_upload_has_room(cs_upload *upload)
+{
+    pthread_mutex_lock(&upload->slot->holder_mutex);
+    bool result = has_room(upload);
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
+    return result;
+}
+
+void cs_upload_wait(cs_upload *upload)
+{
+    pthread_mutex_lock(&upload->slot->holder_mutex);
+    while (!has_room(upload))
+        cs_condition_wait(&upload->slot->sync_ended, &upload->slot->holder_mutex, -1);
+    pthread_mutex_unlock(&upload->slot->holder_mutex);
+}
+
+/* ---- the end ---- */
 
 static cs_status finish(cs_upload *upload)
 {
@@ -356,6 +522,7 @@ static cs_status finish(cs_upload *upload)
 cs_status cs_upload_finish(cs_upload *upload)
 {
     pthread_mutex_lock(&upload->slot->holder_mutex);
+    wait_for_sync(upload);
     cs_status status = finish(upload);
     pthread_mutex_unlock(&upload->slot->holder_mutex);
     return status;

@@ -339,10 +339,16 @@ static void fetch_done(cs_rpc_call *call, bool is_cancelled)
 struct inflow {
     cs_upload *upload;
     struct traffic *traffic;
-    uint64_t size, durable;
-    bool owes_ack, has_answered, is_complete;
+    uint64_t size, received, acknowledged;
+    bool has_answered, has_said_complete;
     Consilium__V1__StoreBlobAck ack;
 };
+
+/* On a thread of the store. */
+static void more_is_durable(void *call)
+{
+    cs_rpc_resume(call);
+}
 
 static cs_status store_begin(cs_rpc_call *call, const Consilium__V1__StoreBlobRequest *request)
 {
@@ -358,52 +364,37 @@ static cs_status store_begin(cs_rpc_call *call, const Consilium__V1__StoreBlobRe
     CS_TRY(cs_engine_may_store(services->engine, site, request->task, &hash, request->size));
 
     struct inflow *flow = cs_alloc(sizeof *flow);
-    cs_status status = cs_upload_open(services->blobs, site, &hash, request->size, &flow->upload, &flow->durable);
+    cs_status status = cs_upload_open(services->blobs, site, &hash, request->size, &flow->upload, &flow->received);
     if (status != CS_OK) {
         cs_free(flow);
         return status;
     }
     flow->size = request->size;
-    flow->owes_ack = true;
     flow->traffic = traffic_of(services, site);
     atomic_fetch_add(&flow->traffic->uploads, 1U);
+    cs_upload_on_synced(flow->upload, more_is_durable, call);
     cs_rpc_call_set_data(call, flow);
-    return CS_OK;
-}
-
-static cs_status finish_if_whole(struct inflow *flow)
-{
-    if (flow->is_complete || flow->durable < flow->size)
-        return CS_OK;
-    CS_TRY(cs_upload_finish(flow->upload));
-    flow->is_complete = true;
-    flow->owes_ack = true;
-    return CS_OK;
+    cs_rpc_resume(call); /* the first answer says where to go on */
+    return flow->received == flow->size ? cs_upload_finish(flow->upload) : CS_OK;
 }
 
 static cs_status store_request(cs_rpc_call *call, const ProtobufCMessage *message)
 {
     const Consilium__V1__StoreBlobRequest *request = (const Consilium__V1__StoreBlobRequest *)message;
     struct inflow *flow = cs_rpc_call_data(call);
-    if (!flow) {
-        CS_TRY(store_begin(call, request));
-        flow = cs_rpc_call_data(call);
-    } else {
-        if (flow->is_complete)
-            return cs_fail(CS_INVALID, "found data after the last byte of the blob");
-        if (request->data.len > CS_WIRE_CHUNK_BYTES)
-            return cs_fail(CS_INVALID, "a chunk has %zu bytes, the most is %d", request->data.len, CS_WIRE_CHUNK_BYTES);
-        CS_FAILPOINT("services.store_chunk");
-        CS_TRY(cs_upload_append(flow->upload, request->offset, request->data.data, request->data.len));
-        atomic_fetch_add(&flow->traffic->received, (uint64_t)request->data.len);
-        if (cs_upload_is_due(flow->upload)) {
-            CS_TRY(cs_upload_sync(flow->upload, &flow->durable));
-            flow->owes_ack = true;
-        }
-    }
-    CS_TRY(finish_if_whole(flow));
-    if (flow->owes_ack)
-        cs_rpc_resume(call);
+    if (!flow)
+        return store_begin(call, request);
+    if (flow->received == flow->size)
+        return cs_fail(CS_INVALID, "found data after the last byte of the blob");
+    if (request->data.len > CS_WIRE_CHUNK_BYTES)
+        return cs_fail(CS_INVALID, "a chunk has %zu bytes, the most is %d", request->data.len, CS_WIRE_CHUNK_BYTES);
+    if (!cs_upload_has_room(flow->upload))
+        return CS_LATER;
+    CS_FAILPOINT("services.store_chunk");
+    CS_TRY(cs_upload_append(flow->upload, request->offset, request->data.data, request->data.len));
+    flow->received += request->data.len;
+    atomic_fetch_add(&flow->traffic->received, (uint64_t)request->data.len);
+    cs_upload_sync_later(flow->upload);
     return CS_OK;
 }
 
@@ -412,10 +403,15 @@ static cs_status store_requests_end(cs_rpc_call *call)
     struct inflow *flow = cs_rpc_call_data(call);
     if (!flow)
         return cs_fail(CS_INVALID, "found no request, expected one");
-    if (flow->is_complete)
+    uint64_t durable = 0;
+    bool is_stored = false;
+    CS_TRY(cs_upload_synced(flow->upload, &durable, &is_stored));
+    if (is_stored)
         return CS_OK;
-    CS_TRY(cs_upload_sync(flow->upload, &flow->durable));
-    return cs_fail(CS_INVALID, "the stream ended at byte %" PRIu64 " of %" PRIu64, flow->durable, flow->size);
+    if (flow->received == flow->size)
+        return CS_LATER; /* the disk is at it */
+    CS_TRY(cs_upload_sync(flow->upload, &durable));
+    return cs_fail(CS_INVALID, "the stream ended at byte %" PRIu64 " of %" PRIu64, durable, flow->size);
 }
 
 static cs_status store_response(cs_rpc_call *call, const ProtobufCMessage **ret)
@@ -423,15 +419,21 @@ static cs_status store_response(cs_rpc_call *call, const ProtobufCMessage **ret)
     struct inflow *flow = cs_rpc_call_data(call);
     if (!flow)
         return CS_LATER;
-    if (!flow->owes_ack)
-        return flow->is_complete ? CS_DONE : CS_LATER;
+    uint64_t durable = 0;
+    bool is_stored = false;
+    CS_TRY(cs_upload_synced(flow->upload, &durable, &is_stored));
+    if (flow->has_said_complete)
+        return CS_DONE;
+    if (flow->has_answered && durable == flow->acknowledged && !is_stored)
+        return CS_LATER;
     consilium__v1__store_blob_ack__init(&flow->ack);
     if (!flow->has_answered)
         flow->ack.hello = cs_wire_hello();
-    flow->ack.durable_offset = flow->durable;
-    flow->ack.complete = flow->is_complete;
+    flow->ack.durable_offset = durable;
+    flow->ack.complete = is_stored;
     flow->has_answered = true;
-    flow->owes_ack = false;
+    flow->acknowledged = durable;
+    flow->has_said_complete = is_stored;
     *ret = &flow->ack.base;
     return CS_OK;
 }
@@ -443,8 +445,9 @@ static void store_done(cs_rpc_call *call, bool is_cancelled)
     if (!flow)
         return;
     /* What came is worth keeping when the line was cut: the next stream goes on there. */
-    if (!flow->is_complete)
-        CS_IGNORE(cs_upload_sync(flow->upload, &flow->durable), "the next stream starts at the older offset");
+    uint64_t durable = 0;
+    if (!flow->has_said_complete)
+        CS_IGNORE(cs_upload_sync(flow->upload, &durable), "the next stream starts at the older offset");
     atomic_fetch_sub(&flow->traffic->uploads, 1U);
     cs_upload_free(flow->upload);
     cs_free(flow);

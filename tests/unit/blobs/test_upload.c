@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 
 static const char content[] = "The quick brown fox jumps over the lazy dog";
 #define CONTENT_BYTES (sizeof content - 1)
@@ -458,6 +459,181 @@ static void whichever_call_fails_no_acknowledged_byte_is_lost_and_the_upload_can
     assert_true(failed > 20);
 }
 
+/* ---- a disk that is slow ---- */
+
+/* Holds up the first fdatasync of a file until it is let go; `error` is what that one comes back with. */
+struct gate {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool is_reached, is_open;
+    int error;
+    int told; /* calls of on_synced */
+};
+
+static struct gate *gate_make(int error)
+{
+    struct gate *gate = cs_alloc(sizeof *gate);
+    pthread_mutex_init(&gate->mutex, NULL);
+    cs_condition_init(&gate->changed);
+    gate->error = error;
+    return gate;
+}
+
+static void gate_free(struct gate *gate)
+{
+    cs_file_set_fault(NULL, NULL);
+    pthread_cond_destroy(&gate->changed);
+    pthread_mutex_destroy(&gate->mutex);
+    cs_free(gate);
+}
+
+static int hold_up(void *self, const char *operation, const char *path)
+{
+    (void)path;
+    struct gate *gate = self;
+    if (strcmp(operation, "fdatasync") != 0)
+        return 0;
+    pthread_mutex_lock(&gate->mutex);
+    bool is_first = !gate->is_reached;
+    gate->is_reached = true;
+    pthread_cond_broadcast(&gate->changed);
+    while (!gate->is_open)
+        cs_condition_wait(&gate->changed, &gate->mutex, -1);
+    pthread_mutex_unlock(&gate->mutex);
+    return is_first ? gate->error : 0;
+}
+
+static void count_synced(void *self)
+{
+    struct gate *gate = self;
+    pthread_mutex_lock(&gate->mutex);
+    gate->told++;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+static void gate_wait_reached(struct gate *gate)
+{
+    pthread_mutex_lock(&gate->mutex);
+    while (!gate->is_reached)
+        cs_condition_wait(&gate->changed, &gate->mutex, -1);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+static void gate_open(struct gate *gate)
+{
+    pthread_mutex_lock(&gate->mutex);
+    gate->is_open = true;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+static void gate_wait_told(struct gate *gate)
+{
+    pthread_mutex_lock(&gate->mutex);
+    while (gate->told == 0)
+        cs_condition_wait(&gate->changed, &gate->mutex, -1);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+#define BIG_BYTES (2 * CS_BLOB_UNSYNCED_BYTES)
+
+/* "mercy" uploads zeros; the first part of it is being synced when this returns. */
+static cs_upload *begin_big(cs_blobs *blobs, struct gate *gate, const char *zeros)
+{
+    cs_hash hash = cs_sha256(cs_bytes_of(zeros, BIG_BYTES));
+    cs_upload *upload = NULL;
+    uint64_t offset = 99;
+    assert_ok(cs_upload_open(blobs, "mercy", &hash, BIG_BYTES, &upload, &offset));
+    cs_upload_on_synced(upload, count_synced, gate);
+    assert_ok(cs_upload_append(upload, 0, zeros, CS_BLOB_ACK_BYTES - 1));
+    cs_upload_sync_later(upload); /* not yet due */
+    assert_false(gate->is_reached);
+    assert_ok(cs_upload_append(upload, CS_BLOB_ACK_BYTES - 1, zeros, 1));
+    cs_file_set_fault(hold_up, gate);
+    cs_upload_sync_later(upload);
+    gate_wait_reached(gate);
+    return upload;
+}
+
+static void bytes_are_taken_while_the_disk_works_but_only_so_many(void **state)
+{
+    const place *here = *state;
+    CS_AUTO_PTR(cs_blobs) blobs = open_at(here);
+    CS_AUTO(cs_string) zeros = cs_alloc(BIG_BYTES);
+    struct gate *gate = gate_make(0);
+    cs_upload *upload = begin_big(blobs, gate, zeros);
+    uint64_t durable = 99;
+    bool is_stored = true;
+
+    assert_true(cs_upload_has_room(upload));
+    assert_ok(cs_upload_append(upload, CS_BLOB_ACK_BYTES, zeros, CS_BLOB_UNSYNCED_BYTES - CS_BLOB_ACK_BYTES));
+    cs_upload_sync_later(upload);
+    assert_false(cs_upload_has_room(upload));
+    assert_ok(cs_upload_synced(upload, &durable, &is_stored));
+    assert_int_equal(durable, 0);
+    assert_false(is_stored);
+    gate_open(gate);
+    cs_upload_wait(upload);
+    assert_ok(cs_upload_synced(upload, &durable, &is_stored));
+    assert_true(durable >= CS_BLOB_ACK_BYTES);
+    assert_ok(cs_upload_append(upload, CS_BLOB_UNSYNCED_BYTES, zeros, BIG_BYTES - CS_BLOB_UNSYNCED_BYTES));
+    cs_upload_sync_later(upload);
+    assert_ok(cs_upload_finish(upload));
+
+    assert_ok(cs_upload_synced(upload, &durable, &is_stored));
+    assert_int_equal(durable, BIG_BYTES);
+    assert_true(is_stored);
+    assert_true(gate->told > 0);
+    cs_upload_free(upload);
+    gate_free(gate);
+}
+
+static void a_sync_that_failed_meanwhile_is_told_to_whoever_goes_on(void **state)
+{
+    const place *here = *state;
+    CS_AUTO_PTR(cs_blobs) blobs = open_at(here);
+    CS_AUTO(cs_string) zeros = cs_alloc(BIG_BYTES);
+    struct gate *gate = gate_make(ENOSPC);
+    cs_upload *upload = begin_big(blobs, gate, zeros);
+    uint64_t durable = 99;
+    bool is_stored = true;
+
+    gate_open(gate);
+    gate_wait_told(gate);
+
+    assert_status(cs_upload_synced(upload, &durable, &is_stored), CS_EXHAUSTED);
+    assert_int_equal(durable, 0);
+    assert_true(cs_upload_has_room(upload));
+    assert_status(cs_upload_append(upload, CS_BLOB_ACK_BYTES, zeros, 1), CS_EXHAUSTED);
+    assert_status(cs_upload_finish(upload), CS_EXHAUSTED);
+    cs_upload_free(upload);
+    gate_free(gate);
+}
+
+static void a_sync_under_way_writes_no_record_once_a_newer_stream_has_taken_over(void **state)
+{
+    const place *here = *state;
+    CS_AUTO_PTR(cs_blobs) blobs = open_at(here);
+    CS_AUTO(cs_string) zeros = cs_alloc(BIG_BYTES);
+    struct gate *gate = gate_make(0);
+    cs_upload *old = begin_big(blobs, gate, zeros);
+    cs_hash hash = cs_sha256(cs_bytes_of(zeros, BIG_BYTES));
+    CS_AUTO_PTR(cs_upload) new = NULL;
+    uint64_t offset = 99;
+
+    assert_ok(cs_upload_open(blobs, "mercy", &hash, BIG_BYTES, &new, &offset));
+    assert_int_equal(offset, 0);
+    gate_open(gate);
+    gate_wait_told(gate);
+    cs_upload_free(old);
+
+    CS_AUTO_PTR(cs_upload) newest = NULL;
+    assert_ok(cs_upload_open(blobs, "mercy", &hash, BIG_BYTES, &newest, &offset));
+    assert_int_equal(offset, 0);
+    gate_free(gate);
+}
+
 static cs_status put_and_adopt(cs_blobs *blobs, const char *source)
 {
     cs_hash hash;
@@ -516,6 +692,9 @@ int main(void)
         PLACE_TEST(old_partial_files_are_collected_unless_somebody_works_on_them),
         PLACE_TEST(an_upload_that_was_just_finished_is_not_collected),
         PLACE_TEST(whichever_call_fails_no_acknowledged_byte_is_lost_and_the_upload_can_go_on),
+        PLACE_TEST(bytes_are_taken_while_the_disk_works_but_only_so_many),
+        PLACE_TEST(a_sync_that_failed_meanwhile_is_told_to_whoever_goes_on),
+        PLACE_TEST(a_sync_under_way_writes_no_record_once_a_newer_stream_has_taken_over),
         PLACE_TEST(whichever_call_fails_a_put_and_an_adoption_can_be_repeated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
