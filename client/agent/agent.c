@@ -482,9 +482,8 @@ static void renewed(cs_agent *agent, const struct event *event)
 
 /* ---- blobs nobody needs ---- */
 
-static bool is_blob_needed(void *self, const cs_hash *blob)
+bool agent_needs_blob(cs_agent *agent, const cs_hash *blob)
 {
-    cs_agent *agent = self;
     for (const struct task *task = agent->tasks; task != NULL; task = task->next)
         for (size_t i = 0; i < task->blobs_count; i++)
             if (cs_hash_equal(&task->blobs[i], blob))
@@ -493,6 +492,11 @@ static bool is_blob_needed(void *self, const cs_hash *blob)
     if (cs_records_is_blob_needed(agent->records, blob, &is_needed) != CS_OK)
         return true;
     return is_needed;
+}
+
+static bool is_blob_needed(void *self, const cs_hash *blob)
+{
+    return agent_needs_blob(self, blob);
 }
 
 /* Only while no lane works: what a worker has just made is known to nobody but its lane. */

@@ -161,6 +161,8 @@ struct cs_agent {
     cs_site_identity identity;
     cs_records *records;
     struct task *tasks;
+    cs_hash leaving[4 * CS_TASK_BLOBS_MAX]; /* of tasks that are forgotten */
+    size_t leaving_count;
     bool is_stopping;
 
     cs_session *current;     /* up */
@@ -284,6 +286,7 @@ void text_shorten(const char *text, char *out, size_t size);
 void text_for_coordinator(const char *sentence, char out[CS_REASON_MAX]);
 
 /* ---- agent.c ---- */
+bool agent_needs_blob(cs_agent *agent, const cs_hash *blob);
 /* False: no session, or it takes no more and is being replaced. */
 bool agent_send(cs_agent *agent, const Consilium__V1__SiteMessage *message);
 /* Ends the session and waits the longest back-off before the next, in which the coordinator says everything again: for

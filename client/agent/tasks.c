@@ -195,6 +195,25 @@ static void answer_failed(cs_agent *agent, const Consilium__V1__TaskKey *key, co
     send_result(agent, &result);
 }
 
+/* What an acknowledged task of an older round held goes with the commit that lets its result go. */
+static void note_leaving(cs_agent *agent, const struct task *task)
+{
+    for (size_t i = 0; i < task->blobs_count && agent->leaving_count < CS_COUNT(agent->leaving); i++)
+        agent->leaving[agent->leaving_count++] = task->blobs[i];
+}
+
+/* At once and not with the next collection: a round of a large model would otherwise find the disk, and the page cache,
+ * full of the ones before. */
+static void remove_left(cs_agent *agent)
+{
+    for (size_t i = 0; i < agent->leaving_count && !tasks_in_flight(agent); i++) {
+        const cs_hash *blob = &agent->leaving[i];
+        if (!agent_needs_blob(agent, blob) && cs_blobs_remove(agent->blobs, blob) != CS_OK)
+            cs_log(CS_LOG_WARN, "agent", "blob not removed", CS_S("reason", cs_error_text()));
+    }
+    agent->leaving_count = 0; /* what stays is the collection's */
+}
+
 /* Durable before anything of it leaves. On a full disk the step is tried again. */
 static cs_status store_result(cs_agent *agent, struct task *task)
 {
@@ -207,6 +226,7 @@ static cs_status store_result(cs_agent *agent, struct task *task)
                                      .kept_blob = task->keeps_blob};
     CS_TRY(cs_records_put_result(agent->records, &record, task->blobs, task->blobs_count));
     CS_FAILPOINT("agent.result.stored");
+    remove_left(agent);
     *(task->has_failed ? &agent->counts.tasks_failed : &agent->counts.tasks_done) += 1;
     cs_arena_free(task->arena);
     task->arena = NULL;
@@ -347,8 +367,11 @@ static void drop_superseded(cs_agent *agent, const char *job, uint32_t round)
     for (struct task *task = agent->tasks, *next; task != NULL; task = next) {
         next = task->next;
         if (strcmp(task->job, job) == 0 && task->round < round && !task->is_dropped &&
-            (task->step < STEP_UPLOAD || task->step == STEP_ACKNOWLEDGED))
+            (task->step < STEP_UPLOAD || task->step == STEP_ACKNOWLEDGED)) {
+            if (task->step == STEP_ACKNOWLEDGED)
+                note_leaving(agent, task);
             drop_task(agent, task);
+        }
     }
 }
 
