@@ -7,6 +7,8 @@
 
 #define ARENA_ALIGNMENT   16
 #define ARENA_BLOCK_BYTES 4096
+/* A reset lets a larger first block go: a thousand calls must not each keep the largest message they have seen. */
+#define ARENA_KEPT_BYTES ((size_t)64 * 1024)
 
 static CS_NORETURN void out_of_memory(size_t size)
 {
@@ -183,9 +185,14 @@ void cs_arena_reset(cs_arena *arena)
         arena->newest = block->next;
         free(block);
     }
-    if (arena->first != NULL)
-        arena->first->used = 0;
     arena->used = 0;
+    if (arena->first == NULL)
+        return;
+    arena->first->used = 0;
+    if (arena->first->size <= ARENA_KEPT_BYTES)
+        return;
+    free(arena->first);
+    arena->newest = arena->first = NULL;
 }
 
 void cs_arena_free(cs_arena *arena)

@@ -39,7 +39,7 @@ char *cs_arena_strdup(cs_arena *arena, const char *text);
 char *cs_arena_format(cs_arena *arena, const char *format, ...) CS_PRINTF(2, 3);
 void *cs_arena_copy(cs_arena *arena, const void *data, size_t size);
 size_t cs_arena_used(const cs_arena *arena);
-/* Forgets everything given so far and keeps the first block. */
+/* Forgets everything given so far; keeps the first block unless it is large. */
 void cs_arena_reset(cs_arena *arena);
 void cs_arena_free(cs_arena *arena);
 CS_DEFINE_AUTO_PTR(cs_arena)

@@ -69,6 +69,20 @@ static void an_arena_stops_at_its_budget(void **state)
     assert_int_equal(cs_arena_used(arena), 64);
 }
 
+static void a_reset_arena_whose_first_block_was_large_can_be_used_again(void **state)
+{
+    (void)state;
+    CS_AUTO_PTR(cs_arena) arena = cs_arena_new(4 * 1024 * 1024);
+    for (int i = 0; i < 3; i++) {
+        assert_non_null(cs_arena_alloc_unset(arena, 1024 * 1024));
+        assert_non_null(cs_arena_strdup(arena, "behind it"));
+        cs_arena_reset(arena);
+        assert_int_equal(cs_arena_used(arena), 0);
+        assert_string_equal(cs_arena_strdup(arena, "again"), "again");
+        cs_arena_reset(arena);
+    }
+}
+
 static void a_reset_arena_can_be_used_again(void **state)
 {
     (void)state;
@@ -108,6 +122,7 @@ int main(void)
         cmocka_unit_test(an_arena_gives_aligned_zeroed_memory),
         cmocka_unit_test(an_arena_stops_at_its_budget),
         cmocka_unit_test(a_reset_arena_can_be_used_again),
+        cmocka_unit_test(a_reset_arena_whose_first_block_was_large_can_be_used_again),
         cmocka_unit_test(texts_are_copied_and_formatted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
