@@ -237,6 +237,27 @@ class AlignmentTest(harness.ConsortiumTest):
         self.assertNotIn("Berta", text)
         self.assertIn("--dry-run", site.command("align", plan, expect=1).stderr)
 
+    def test_eight_sites(self):
+        tables = {f"site-{letter}": list(range(10 * index, 200 - 5 * index)) for index, letter in enumerate("abcdefgh")}
+        self.hospitals_with(tables)
+
+        job = self.run_plan(alignment_plan(tables, "site-c"))
+
+        self.check(tables, "site-c", job["job"])
+
+    @unittest.skipUnless("CONSILIUM_ALIGN_LOG2" in os.environ, "not run: CONSILIUM_ALIGN_LOG2 says how many patients, 18 or 20")
+    def test_as_many_patients_as_asked_for(self):
+        count = 2 ** int(os.environ["CONSILIUM_ALIGN_LOG2"])
+        sites = int(os.environ.get("CONSILIUM_ALIGN_SITES", "2"))
+        tables = {f"site-{index}": list(range(index * count // 4, index * count // 4 + count)) for index in range(sites)}
+        for numbers in tables.values():
+            random.Random(len(numbers)).shuffle(numbers)
+        self.hospitals_with(tables, policy="minimum: 0, tokens: {session: 100000000, month: 1000000000}")
+
+        job = self.run_plan(alignment_plan(tables, "site-1", patients=count, cohort="{any: 1}"), patience_s=3600)
+
+        self.check(tables, "site-1", job["job"], 1)
+
     def test_none_one_and_all_in_common(self):
         shapes = {"none": (range(0, 40), range(50, 90)), "one": (range(0, 40), range(39, 90)), "all": (range(0, 40), range(0, 40)),
                   "empty": (range(0, 40), range(0, 0))}

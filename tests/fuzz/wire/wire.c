@@ -14,6 +14,8 @@ static const ProtobufCMessageDescriptor *const types[] = {
     &consilium__v1__control_answer__descriptor,     &consilium__v1__to_worker__descriptor,
     &consilium__v1__from_worker__descriptor,        &grpc__health__v1__health_check_request__descriptor,
     &consilium__v1__probe_request__descriptor,      &consilium__v1__probe_answer__descriptor,
+    &consilium__v1__handshake__descriptor,          &consilium__v1__session_terms__descriptor,
+    &consilium__v1__session_file__descriptor,       &consilium__v1__roster__descriptor,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
