@@ -82,6 +82,16 @@ static void add_counts(const cs_site_config *config, const char *name, const Con
     found = cs_format("%s: %" PRIu64 " rows, %" PRIu64 " dropped; train %" PRIu64 ", valid %" PRIu64 ", test %" PRIu64,
                       name, data->rows, data->dropped, data->train, data->valid, data->test);
 
+    if (data->persons != NULL) { /* an alignment has no training rows */
+        CS_AUTO(cs_string) persons = cs_format("%s: %" PRIu64 " rows, %" PRIu64 " patients with keys of their own",
+                                               name, data->persons->rows, data->persons->persons);
+        if (data->persons->persons == 0)
+            cs_finding_bad(findings, CS_FOUND_DATA_FEW_ROWS, CS_FINDING_WARN, persons, "patients to align",
+                           "consilium-client align PLAN --dry-run says what is missing");
+        else
+            cs_finding_good(findings, "data.ok", "%s", persons);
+        return;
+    }
     if (data->train < config->floor_rows) {
         CS_AUTO(cs_string) expected = cs_format("at least %u training rows (policy.minimum_rows)", config->floor_rows);
         cs_finding_bad(findings, CS_FOUND_DATA_FEW_ROWS, CS_FINDING_WARN, found, expected,

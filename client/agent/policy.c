@@ -344,9 +344,10 @@ static void summarize_alignment(const cs_plan *plan, const cs_site_config *confi
         cs_buffer_printf(out, "cohort       patients of '%s' that are found at %" PRIu32 " other sites or more\n",
                          alignment->leader, alignment->any_of);
     cs_buffer_printf(out,
-                     "sent         each patient's keys as %zu points, masked with a secret of this site, in random "
+                     "sent         each patient's keys as %zu point%s, masked with a secret of this site, in random "
                      "order, padded, sealed for the next site: to the other %zu; at most %" PRIu64 " patients\n",
-                     alignment->keys_count, others, (uint64_t)alignment->patients * 6 / 5);
+                     alignment->keys_count, alignment->keys_count == 1 ? "" : "s", others,
+                     (uint64_t)alignment->patients * 6 / 5);
     cs_buffer_append_text(out, "coordinator  learns who takes part, when, padded sizes, and how large the cohort is\n");
     cs_buffer_append_text(out, "other sites  learn how many patients each list has, padded\n");
     if (leads)
@@ -364,8 +365,11 @@ static void summarize_alignment(const cs_plan *plan, const cs_site_config *confi
                          "this site    learns nothing; '%s' learns which of its own patients are here, and which "
                          "kinds of key agree\n",
                          alignment->leader);
-    cs_buffer_printf(out, "too few      with fewer than %" PRIu32 " common patients nobody is told any of them\n",
-                     alignment->minimum);
+    if (alignment->minimum > 1)
+        cs_buffer_printf(out, "too few      with fewer than %" PRIu32 " common patients nobody is told any of them\n",
+                         alignment->minimum);
+    else
+        cs_buffer_append_text(out, "too few      the plan sets no minimum: even a single common patient is told\n");
     cs_buffer_append_text(out,
                           "not sent     names, dates, numbers, or anything that one could be found by without this "
                           "site's secret\n");
