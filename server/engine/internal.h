@@ -308,7 +308,7 @@ struct cs_engine {
     struct session *sessions;
     size_t sessions_count;
 
-    uint64_t roster_published; /* of the store, when the roster was last said */
+    uint64_t roster_changes; /* of the store, when the roster was last said */
     cs_hash roster_said;
 
     bool in_transaction;

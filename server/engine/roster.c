@@ -98,14 +98,14 @@ void roster_send(cs_engine *engine, const char *site)
 
 void roster_send_changes(cs_engine *engine)
 {
-    if (engine->store->published == engine->roster_published)
+    if (engine->store->changes == engine->roster_changes)
         return;
     struct said said __attribute__((cleanup(said_clear))) = {0};
     if (compose(engine, &said) != CS_OK) {
         cs_log(CS_LOG_ERROR, "engine", "the roster was not read", CS_S("error", cs_error_text()));
         return;
     }
-    engine->roster_published = engine->store->published;
+    engine->roster_changes = engine->store->changes;
     CS_AUTO(cs_buffer) packed = CS_BUFFER_EMPTY;
     cs_wire_pack(&said.message.base, &packed);
     const cs_hash hash = cs_sha256(cs_buffer_view(&packed));
@@ -144,7 +144,7 @@ cs_status roster_approval(cs_engine *engine, const char *site, const Consilium__
     CS_TRY(engine_begin(engine));
     CS_TRY(cs_roster_approval_put(engine->store, &approval));
     CS_TRY(record_roster_approval(engine, &approval));
-    engine->roster_published = 0; /* everybody is told; the store counts from 1 */
+    engine->roster_changes = 0; /* everybody is told; the store counts from 1 */
     cs_log(CS_LOG_INFO, "engine", "roster approved", CS_S("site", site));
     return CS_OK;
 }

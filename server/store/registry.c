@@ -146,6 +146,7 @@ cs_status cs_registry_list(cs_store *store, cs_site_record **ret, size_t *ret_co
 cs_status cs_registry_put(cs_store *store, const cs_site_record *record)
 {
     CS_FAILPOINT("registry.put");
+    store->changes++;
     return cs_db_run(store->db,
                      "INSERT INTO site (" SITE_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
                      " ON CONFLICT (name) DO UPDATE SET state = ?2, reason = ?3, signing_key = ?4, leaf_key = ?5,"
@@ -264,7 +265,7 @@ cs_status cs_registry_publish(cs_store *store)
     cs_site_record *records = NULL;
     size_t count = 0;
     CS_TRY(cs_registry_list(store, &records, &count));
-    store->published++;
+    store->changes++; /* what was read may be other than before: after a start, or a rollback */
     cs_registry_snapshot *fresh = cs_alloc(sizeof *fresh + count * sizeof fresh->sites[0]);
     fresh->count = count;
     for (size_t i = 0; i < count; i++) {

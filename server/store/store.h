@@ -7,7 +7,7 @@
 
 typedef struct cs_store {
     cs_db *db;
-    uint64_t published; /* counts cs_registry_publish: a change means that somebody came, went or changed keys */
+    uint64_t changes; /* of the registry: when it rises, somebody may have come, gone or changed keys */
 } cs_store;
 
 CS_MUST_CHECK cs_status cs_store_open(const char *path, cs_store **ret);
