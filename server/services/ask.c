@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What goes out may be smaller than the most that comes in: a fetching site costs the coordinator this, three times. */
+#define OUTFLOW_CHUNK_BYTES (CS_WIRE_CHUNK_BYTES / 4)
+
 /* A request is at most one message; the answer of the largest job history fits beside it. */
 #define ASK_ARENA_BYTES (64 * 1024 * 1024)
 
@@ -110,7 +113,7 @@ cs_status outflow_open(cs_blobs *blobs, const cs_hash *hash, uint64_t offset, ou
         return cs_fail(CS_RANGE, "offset %llu: the blob has %llu bytes", (unsigned long long)offset,
                        (unsigned long long)size);
     outflow *flow = cs_alloc(sizeof *flow);
-    flow->chunk = cs_alloc(CS_WIRE_CHUNK_BYTES);
+    flow->chunk = cs_alloc(OUTFLOW_CHUNK_BYTES);
     flow->fd = fd;
     flow->size = size;
     flow->offset = offset;
@@ -123,7 +126,7 @@ cs_status outflow_next(outflow *flow, const ProtobufCMessage **ret)
 {
     if (flow->has_started && flow->offset == flow->size)
         return CS_DONE;
-    size_t count = (size_t)CS_MIN(flow->size - flow->offset, (uint64_t)CS_WIRE_CHUNK_BYTES);
+    size_t count = (size_t)CS_MIN(flow->size - flow->offset, (uint64_t)OUTFLOW_CHUNK_BYTES);
     CS_TRY(cs_file_pread_exact(flow->fd, flow->chunk, count, flow->offset));
 
     consilium__v1__blob_chunk__init(&flow->message);
