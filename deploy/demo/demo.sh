@@ -110,7 +110,7 @@ seed: 42
 YAML
 }
 
-demo_site() { # site, address of the coordinator, path of the table, further lines of the policy
+demo_site() { # site, address of the coordinator, path of the table, further lines of the policy, further data sets
     cat <<YAML
 site: $1
 coordinator: $2
@@ -122,6 +122,7 @@ datasets:
     columns: $(demo_columns)
     missing: ["?"]
     split: {by: row, fractions: {train: 0.66, test: 0.34}}
+${5:-}
 policy:
   approve: [{dataset: $table-v1, model: [logistic_regression], rounds: {maximum: 1000}, sites: {minimum: 3}}]
   confinement: required

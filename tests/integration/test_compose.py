@@ -472,13 +472,29 @@ def fifth_hospital(engine, project, folder):
           "two commands at a fifth hospital, and it is in every round of a job that outlives kills of two containers")
 
 
+def alignment(engine, project, folder):
+    """deploy/demo/align, as the README has it; the rows of every hospital are the same persons."""
+    command = [*engine.compose, "-p", project.name, *project.files]
+    engine.command([SOURCE / "deploy" / "demo" / "align", *command], environment=project.environment)
+    engine.run("cp", f"{project.container('data')}:/usr/share/consilium/demo/persons.d/truth.csv", folder / "truth.csv")
+    truth = {tuple(line.split(",")[:2]): line.split(",")[2] for line in (folder / "truth.csv").read_text().splitlines()}
+    cohorts = {}
+    for site in HOSPITALS:
+        lines = project.inside(site, "cat", "/var/lib/consilium/personal/cohort/cohort.csv").splitlines()[1:]
+        cohorts[site] = {line.split(",")[0]: truth[site, line.split(",")[2].strip('"')] for line in lines}
+    north = cohorts["north"]
+    right = sum(all(cohort.get(row) == person for cohort in cohorts.values()) for row, person in north.items())
+    check(len(north) > 800 and right >= 0.99 * len(north) and all(cohort.keys() == north.keys() for cohort in cohorts.values()),
+          f"four hospitals find {len(north)} common patients, {right} of them right")
+
+
 def up_again(engine, project, expected):
     shown = project.compose("run", "--rm", "-T", "operator", "sha256sum", "/results/model.safetensors").stdout
     check(shown[:64] == expected, "docker-compose run shows the results volume")
     project.compose("up", "-d", "--no-build")
     code = int(engine.output("wait", project.container("operator"), timeout=120))
     jobs = sorted(job["job"] for job in json.loads(project.server("job", "list", "--json")))
-    check(code == 0 and jobs == ["again", "demo"], "docker-compose up again does nothing twice")
+    check(code == 0 and jobs == ["again", "cohort", "demo"], "docker-compose up again does nothing twice")
 
 
 def test(folder, arguments):
@@ -502,6 +518,7 @@ def test(folder, arguments):
         check(confinement == expected_confinement, "the confinement of the workers is the same inside and outside")
         health_has_a_reason(engine, project)
         fifth_hospital(engine, project, folder)
+        alignment(engine, project, folder)
         up_again(engine, project, expected)
         say("\n| what | figure | goal |\n|---|---|---|\n"
             f"| from `docker-compose up` (images built) to the finished job | {took:.1f} s | ≤ 60 s |\n"
