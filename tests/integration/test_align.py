@@ -5,8 +5,10 @@ import csv
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
+import threading
 import time
 import unittest
 
@@ -391,10 +393,25 @@ class AlignmentTest(harness.ConsortiumTest):
         self.assertIn("is not in the roster that site 'mercy' approved", job["reason"])
         self.assertIsNone(self.cohort("stranger", job["job"]))
 
+    def memory(self):
+        """What the coordinator has in memory now, messages under way included; b"" where a sanitizer maps terabytes."""
+        process = pathlib.Path(f"/proc/{self.consortium.daemon.process.pid}")
+        if int(re.search(r"VmSize:\s+(\d+)", (process / "status").read_text()).group(1)) > 100 * 2**20:
+            return b""
+        found = []
+        with open(process / "mem", "rb", buffering=0) as memory:
+            for line in (process / "maps").read_text().splitlines():
+                start, end, rights = re.match(r"(\w+)-(\w+) (\S+)", line).groups()
+                if rights.startswith("rw") and "[vv" not in line:
+                    with contextlib.suppress(OSError):
+                        memory.seek(int(start, 16))
+                        found.append(memory.read(int(end, 16) - int(start, 16)))
+        return b"".join(found)
+
     def test_what_the_coordinator_holds_says_nothing_about_anybody(self):
         tables = {"clinic": list(range(0, 400)), "mercy": list(range(200, 600)), "registry": list(range(100, 500))}
         sites = self.hospitals_with(tables)
-        held, known = {}, set()
+        held, known, memories = {}, set(), []
         name = self.consortium.submit(alignment_plan(tables, "mercy"))
 
         def look():
@@ -411,7 +428,19 @@ class AlignmentTest(harness.ConsortiumTest):
             job = self.consortium.job(name)
             return job if job["state"] in ("complete", "failed") else None
 
-        job = wait_until(look, "the alignment to end", 120)
+        has_ended = threading.Event()
+
+        def remember():
+            while len(memories) < 15 and not has_ended.is_set():
+                memories.append(self.memory())
+
+        watcher = threading.Thread(target=remember)
+        watcher.start()
+        try:
+            job = wait_until(look, "the alignment to end", 120)
+        finally:
+            has_ended.set()
+            watcher.join()
         look()
         self.assertEqual("complete", job["state"], job["reason"])
         everything = b"".join(held.values())
@@ -426,6 +455,10 @@ class AlignmentTest(harness.ConsortiumTest):
         for point in known:
             self.assertNotIn(point, everything)
         self.assertNotIn(b"CSALIGN1", everything)
+        for memory in memories:
+            self.assertTrue(not memory or (name.encode() in memory and b"registry" in memory))
+            for word in (b"Meier", b"CSALIGN1", *known):
+                self.assertNotIn(word, memory)
         for path, content in held.items():  # some were just being begun
             self.assertTrue(b"csseal1\n".startswith(content[:8]), f"{path} is not sealed")
 
