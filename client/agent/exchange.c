@@ -8,7 +8,8 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define COPY_BYTES (1024 * 1024)
+/* What was read is still in the processor's cache when it is hashed and written. */
+#define COPY_BYTES (256 * 1024)
 #define GIB        (1024ULL * 1024 * 1024)
 
 static const cs_phase_rule rules[] = {
@@ -40,8 +41,9 @@ const cs_phase_rule *cs_phase_rule_find(const char *phase)
     return NULL;
 }
 
-/* At most max_bytes: the file may still be growing under a hostile hand. */
-static cs_status copy(int from, uint64_t max_bytes, const char *to_path)
+/* At most max_bytes: the file may still be growing under a hostile hand. `digest` gets what was written; NULL: nobody
+ * asks. */
+static cs_status copy(int from, uint64_t max_bytes, const char *to_path, cs_digest *digest, uint64_t *ret_size)
 {
     CS_AUTO(cs_fd) to = -1;
     CS_TRY(cs_file_open(to_path, O_WRONLY | O_CREAT | O_TRUNC, 0600, &to));
@@ -50,11 +52,15 @@ static cs_status copy(int from, uint64_t max_bytes, const char *to_path)
     for (uint64_t done = 0;;) {
         size_t count = 0;
         CS_TRY(cs_file_read(from, chunk.data, COPY_BYTES, &count));
-        if (count == 0)
+        if (count == 0) {
+            *ret_size = done;
             return cs_file_close(&to);
+        }
         done += count;
         if (done > max_bytes)
             return cs_fail(CS_EXHAUSTED, "more than %llu bytes", (unsigned long long)max_bytes);
+        if (digest != NULL)
+            cs_digest_add(digest, chunk.data, count);
         CS_TRY(cs_file_write(to, chunk.data, count));
     }
 }
@@ -67,7 +73,7 @@ cs_status cs_exchange_give(cs_blobs *blobs, const cs_hash *blob, const char *fol
     CS_TRY(cs_blobs_open_read(blobs, blob, &from, &size));
     CS_AUTO(cs_string) path = cs_path_join(folder, file);
     CS_FAILPOINT("agent.exchange.give");
-    return copy(from, size, path);
+    return copy(from, size, path, NULL, &size);
 }
 
 static bool has_only_finite(cs_dtype dtype, const void *data, size_t size)
@@ -173,7 +179,8 @@ cs_status cs_exchange_take(cs_blobs *blobs, const cs_phase_rule *rule, const cha
     CS_AUTO(cs_fd) inside = -1, written = -1;
     CS_TRY(cs_file_open(folder, O_RDONLY | O_DIRECTORY, 0, &inside));
     CS_TRY(cs_file_open_beneath(inside, file, largest, &written, &size));
-    CS_TRY(copy(written, largest, staging_path));
+    CS_AUTO_PTR(cs_digest) digest = cs_digest_new();
+    CS_TRY(copy(written, largest, staging_path, digest, ret_size));
     cs_status status = cs_exchange_check(staging_path, rule->is_shaped ? model_path : NULL, rule->output);
     if (status == CS_OK)
         status = cs_failpoint("agent.exchange.take");
@@ -182,7 +189,8 @@ cs_status cs_exchange_take(cs_blobs *blobs, const cs_phase_rule *rule, const cha
         CS_IGNORE(cs_file_remove(staging_path), "the folder is emptied at the next start");
         return cs_fail(status, "%s", sentence);
     }
-    return cs_blobs_adopt(blobs, staging_path, ret, ret_size);
+    *ret = cs_digest_end(digest);
+    return cs_blobs_adopt_hashed(blobs, staging_path, ret);
 }
 
 cs_status cs_exchange_take_kept(cs_blobs *blobs, const cs_phase_rule *rule, const char *folder, const char *file,

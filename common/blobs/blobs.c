@@ -276,20 +276,25 @@ static cs_status make_durable(const char *path)
     return cs_file_sync(fd);
 }
 
-cs_status cs_blobs_adopt(cs_blobs *blobs, const char *path, cs_hash *ret, uint64_t *ret_size)
+cs_status cs_blobs_adopt_hashed(cs_blobs *blobs, const char *path, const cs_hash *hash)
 {
     CS_FAILPOINT("blobs.adopt");
     CS_TRY(make_durable(path));
-    CS_TRY(cs_sha256_file(path, ret, ret_size));
-    if (cs_blobs_welcome(blobs, ret, NULL)) {
-        CS_TRY(cs_blobs_sync_name(blobs, ret));
+    if (cs_blobs_welcome(blobs, hash, NULL)) {
+        CS_TRY(cs_blobs_sync_name(blobs, hash));
         return cs_file_remove(path);
     }
-    cs_status status = cs_blobs_install(blobs, path, ret);
+    cs_status status = cs_blobs_install(blobs, path, hash);
     /* Another file system, most likely: then a copy works, else it fails with the better sentence. */
     if (status == CS_DENIED && cs_file_exists(path))
-        status = adopt_copy(blobs, path, ret);
+        status = adopt_copy(blobs, path, hash);
     return status;
+}
+
+cs_status cs_blobs_adopt(cs_blobs *blobs, const char *path, cs_hash *ret, uint64_t *ret_size)
+{
+    CS_TRY(cs_sha256_file(path, ret, ret_size));
+    return cs_blobs_adopt_hashed(blobs, path, ret);
 }
 
 /* ---- throw away ---- */

@@ -31,6 +31,8 @@ CS_MUST_CHECK cs_status cs_blobs_put(cs_blobs *blobs, cs_bytes bytes, cs_hash *r
 /* Takes a finished file in by rename (same file system) or copy; the source is gone afterwards. Nobody may have it open
  * for writing: what a less trusted process wrote comes in through an upload. */
 CS_MUST_CHECK cs_status cs_blobs_adopt(cs_blobs *blobs, const char *path, cs_hash *ret, uint64_t *ret_size);
+/* The same for a file that the caller hashed while writing it, where nobody else can write. */
+CS_MUST_CHECK cs_status cs_blobs_adopt_hashed(cs_blobs *blobs, const char *path, const cs_hash *hash);
 CS_MUST_CHECK cs_status cs_blobs_remove(cs_blobs *blobs, const cs_hash *hash);
 /* Removes every blob for which is_needed says no, and partial uploads that nobody works on and whose last durable bytes
  * are older than partial_age_ms. A blob that no collect of this process has seen needed since it arrived is spared for

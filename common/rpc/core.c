@@ -123,9 +123,10 @@ void cs_rpc_arguments_common(cs_rpc_arguments *arguments)
 {
     cs_rpc_argument_int(arguments, GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, CS_WIRE_MESSAGE_MAX_BYTES);
     cs_rpc_argument_int(arguments, GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, CS_WIRE_MESSAGE_MAX_BYTES);
-    /* Bounds what a stream holds while its handler is slow: one chunk, not what the link could carry. */
+    /* Bounds what a stream holds while its handler is slow: not what the link could carry. Half a chunk beyond the
+     * message that is being read: a whole one costs 0.4 MB more for every uploading site and is no faster. */
     cs_rpc_argument_int(arguments, GRPC_ARG_HTTP2_BDP_PROBE, 0);
-    cs_rpc_argument_int(arguments, GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, CS_WIRE_CHUNK_BYTES);
+    cs_rpc_argument_int(arguments, GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, CS_WIRE_CHUNK_BYTES / 2);
     cs_rpc_argument_int(arguments, GRPC_ARG_HTTP2_MAX_FRAME_SIZE, FRAME_BYTES);
     cs_rpc_argument_int(arguments, GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0);
     cs_rpc_argument_int(arguments, GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);

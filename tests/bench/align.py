@@ -93,7 +93,7 @@ class Run:
         daemons = [self.consortium.daemon] + [self.consortium.sites[name].daemon for name in self.names]
         before = [cpu_s(daemon.process.pid) for daemon in daemons]
         job = self.consortium.submit(plan)
-        shown = self.consortium.wait_job(job)
+        shown = self.consortium.watch_job(job)
         if shown["state"] != "complete":
             sys.exit(f"the job ended {shown['state']}: {shown['reason']}")
         harness.wait_until(lambda: not any(site.worker_pids() for site in self.consortium.sites.values()), "the workers to end")

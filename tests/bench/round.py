@@ -84,7 +84,7 @@ def main():
         idle = (resident_mib(consortium.daemon.process.pid), resident_mib(consortium.site(names[0]).daemon.process.pid))
 
         job = consortium.submit(plan())
-        done = consortium.wait_job(job, patience_s=600)
+        done = consortium.watch_job(job, patience_s=600)
         if done["state"] != "complete":
             raise SystemExit(f"job {done['state']}: {done['reason']}\n{consortium.daemon.text()[-2000:]}")
         rounds = sorted(entry["duration_ms"] for entry in done["history"][1:])

@@ -17,12 +17,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define AGENT           3
-#define ARENA_BYTES     (16 * 1024 * 1024)
-#define STEP            0.001F
-#define MODEL_MAX_BYTES (1024UL * 1024 * 1024)
-#define MOOD_BYTES      64
-#define OUTPUT_FILE     "output.safetensors"
+#define AGENT       3
+#define ARENA_BYTES (16 * 1024 * 1024)
+#define STEP        0.001F
+#define PIECE_BYTES (256 * 1024)
+#define MOOD_BYTES  64
+#define OUTPUT_FILE "output.safetensors"
 
 struct worker {
     char *task_root, *config_folder;
@@ -159,17 +159,29 @@ static unsigned site_number(const struct worker *worker)
     return number % 4093;
 }
 
-/* The model's own file with other values: written plainly, because it is scratch and the agent makes its copy durable.
- */
-static void write_like_model(const struct worker *worker, cs_buffer *bytes, const char *path)
+/* The model's own file with other values, piece by piece: read whole, and written plainly, because it is scratch and
+ * the agent makes its copy durable. */
+static void write_like_model(const struct worker *worker, const char *model_path, const char *path)
 {
-    const size_t header = 8 + (size_t)cs_load_le64(bytes->data);
+    static _Alignas(8) uint8_t piece[PIECE_BYTES];
     const float step = STEP * (float)(1 + site_number(worker));
-    for (size_t at = header; at + sizeof(step) <= bytes->size; at += sizeof(step))
-        memcpy(bytes->data + at, &step, sizeof(step));
-    CS_AUTO(cs_fd) fd = -1;
-    if (cs_file_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600, &fd) != CS_OK ||
-        cs_file_write(fd, bytes->data, bytes->size) != CS_OK)
+    CS_AUTO(cs_fd) from = -1;
+    CS_AUTO(cs_fd) to = -1;
+    uint64_t header = 0, at = 0;
+    size_t count = 0;
+    cs_status status = cs_file_open(model_path, O_RDONLY, 0, &from);
+    if (status == CS_OK)
+        status = cs_file_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600, &to);
+    while (status == CS_OK && (status = cs_file_read(from, piece, sizeof(piece), &count)) == CS_OK && count > 0) {
+        if (at == 0 && count >= 8)
+            header = 8 + cs_load_le64(piece); /* a multiple of 8, as pieces are */
+        for (size_t i = at < header ? (size_t)CS_MIN(header - at, (uint64_t)count) : 0; i + sizeof(step) <= count;
+             i += sizeof(step))
+            memcpy(piece + i, &step, sizeof(step));
+        status = cs_file_write(to, piece, count);
+        at += count;
+    }
+    if (status != CS_OK || at < 8)
         give_up("update");
 }
 
@@ -200,13 +212,10 @@ static void write_update(struct worker *worker, const char *folder, const Consil
     if (model == NULL)
         give_up("no model");
     CS_AUTO(cs_string) model_path = cs_path_join(folder, model);
-    CS_AUTO(cs_buffer) bytes = CS_BUFFER_EMPTY;
     if (has_mood(worker))
         write_bad_update(worker, model_path, path);
-    else if (cs_file_read_all(model_path, MODEL_MAX_BYTES, &bytes) == CS_OK && bytes.size >= 8)
-        write_like_model(worker, &bytes, path);
     else
-        give_up("model");
+        write_like_model(worker, model_path, path);
 }
 
 static void do_task(struct worker *worker, const Consilium__V1__WorkerTask *task)

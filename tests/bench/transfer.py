@@ -185,7 +185,7 @@ class Sites:
 
 def run_job(consortium, name, sites, rounds):
     job = consortium.submit(plan(name, sites, rounds))
-    done = consortium.wait_job(job, patience_s=6 * 3600)
+    done = consortium.watch_job(job)
     if done["state"] != "complete":
         raise harness.Failed(f"job {done['state']}: {done['reason']}\n{consortium.daemon.text()[-3000:]}")
     return done

@@ -103,11 +103,12 @@ class Daemon:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-def run(command, expect=0, **options):
+def run(command, expect=0, timeout=300, **options):
     """Runs a command to its end; gives its output."""
     command = [str(word) for word in command]
     environment = {**clean_environment(), **options.pop("environment", {})}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, stdin=subprocess.DEVNULL, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL,
+                          **options)
     if expect is not None and done.returncode != expect:
         raise Failed(f"{' '.join(command)}\n  exit code {done.returncode}, expected {expect}\n  {done.stdout}\n  {done.stderr}")
     return done
@@ -215,6 +216,11 @@ class Consortium:
             job = self.job(name)
             return job if job["state"] in states else None
         return wait_until(ended, f"job {name} to be {' or '.join(states)}", patience_s or 3 * PATIENCE_S)
+
+    def watch_job(self, name, patience_s=6 * 3600):
+        """wait_job for measurements: one command that is told of the end, and takes no time from the daemons until then."""
+        run([SERVER, "job", "watch", name, "--state", self.state], expect=None, timeout=patience_s)
+        return self.job(name)
 
     def model_hash(self, job):
         models = self.server_json("model", "list", job)

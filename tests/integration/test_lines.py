@@ -78,7 +78,8 @@ class SlowLineTest(LineTest):
         for direction in ("up", "down"):
             self.assertGreater(relay.bytes[direction], kilobytes * 950)
         self.assertLess(relay.bytes["up"], kilobytes * 1100)  # nothing was begun again
-        self.assertEqual(relay.accepted, 2)
+        # Control and bulk; one more where a ping waited for ten minutes behind megabytes: it went on at the same byte.
+        self.assertLessEqual(relay.accepted, 3)
 
 
 class ForgetfulLineTest(LineTest):
