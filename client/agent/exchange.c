@@ -76,27 +76,43 @@ cs_status cs_exchange_give(cs_blobs *blobs, const cs_hash *blob, const char *fol
     return copy(from, size, path, NULL, &size);
 }
 
+/* All exponent bits set: infinite or not a number. In blocks of fixed length without a way out: those the compiler
+ * turns into vectors. */
+#define FINITE_BLOCK 256
+#define DEFINE_ALL_FINITE(name, type, exponent)                                                                        \
+    static bool name(const type *values, size_t count)                                                                 \
+    {                                                                                                                  \
+        for (; count >= FINITE_BLOCK; values += FINITE_BLOCK, count -= FINITE_BLOCK) {                                 \
+            type found = 0;                                                                                            \
+            for (size_t i = 0; i < FINITE_BLOCK; i++)                                                                  \
+                found |= (type)((values[i] & (type)(exponent)) == (type)(exponent));                                   \
+            if (found)                                                                                                 \
+                return false;                                                                                          \
+        }                                                                                                              \
+        for (size_t i = 0; i < count; i++)                                                                             \
+            if ((values[i] & (type)(exponent)) == (type)(exponent))                                                    \
+                return false;                                                                                          \
+        return true;                                                                                                   \
+    }
+DEFINE_ALL_FINITE(all_finite_f64, uint64_t, 0x7FF0000000000000ULL)
+DEFINE_ALL_FINITE(all_finite_f32, uint32_t, 0x7F800000U)
+DEFINE_ALL_FINITE(all_finite_f16, uint16_t, 0x7C00U)
+DEFINE_ALL_FINITE(all_finite_bf16, uint16_t, 0x7F80U)
+
 static bool has_only_finite(cs_dtype dtype, const void *data, size_t size)
 {
-    /* All exponent bits set: infinite or not a number. */
-    if (dtype == CS_F64) {
-        const uint64_t *values = data;
-        for (size_t i = 0; i < size / 8; i++)
-            if ((~values[i] & 0x7FF0000000000000ULL) == 0)
-                return false;
-    } else if (dtype == CS_F32) {
-        const uint32_t *values = data;
-        for (size_t i = 0; i < size / 4; i++)
-            if ((~values[i] & 0x7F800000U) == 0)
-                return false;
-    } else if (dtype == CS_F16 || dtype == CS_BF16) {
-        const uint16_t *values = data;
-        const unsigned exponent = dtype == CS_F16 ? 0x7C00U : 0x7F80U;
-        for (size_t i = 0; i < size / 2; i++)
-            if ((~(unsigned)values[i] & exponent) == 0)
-                return false;
+    switch (dtype) {
+    case CS_F64:
+        return all_finite_f64(data, size / 8);
+    case CS_F32:
+        return all_finite_f32(data, size / 4);
+    case CS_F16:
+        return all_finite_f16(data, size / 2);
+    case CS_BF16:
+        return all_finite_bf16(data, size / 2);
+    default:
+        return true;
     }
-    return true;
 }
 
 static cs_status check_finite(const cs_tensor_file *file, const char *name)

@@ -104,6 +104,41 @@ static void updates_unlike_the_model_are_refused(void **state)
     free_fixture(&f);
 }
 
+/* One bad value among many, in and between the blocks that the check looks at; and the largest good ones. */
+static void one_value_that_is_not_finite_is_found_wherever_it_stands(void **state)
+{
+    static const struct {
+        cs_dtype dtype;
+        uint64_t largest, infinite;
+    } types[] = {{CS_F64, 0x7FEFFFFFFFFFFFFFULL, 0xFFF0000000000000ULL},
+                 {CS_F32, 0x7F7FFFFFU, 0x7F800001U},
+                 {CS_F16, 0x7BFFU, 0xFC00U},
+                 {CS_BF16, 0x7F7FU, 0x7F80U}};
+    static const size_t places[] = {0, 255, 256, 700, 767, 768, 769};
+    enum { VALUES = 770 };
+    CS_AUTO(cs_string) path = cs_path_join(*state, "update");
+    for (size_t type = 0; type < CS_COUNT(types); type++) {
+        const size_t size = cs_dtype_size(types[type].dtype);
+        for (size_t at = 0; at <= CS_COUNT(places); at++) {
+            uint8_t bytes[VALUES * 8];
+            for (size_t i = 0; i < VALUES; i++)
+                memcpy(bytes + i * size,
+                       at < CS_COUNT(places) && i == places[at] ? &types[type].infinite : &types[type].largest, size);
+            const cs_tensor_info info = {
+                .name = "w", .dtype = types[type].dtype, .rank = 1, .shape = {VALUES}, .size_bytes = VALUES * size};
+            cs_tensor_writer *writer = NULL;
+            must_be_ok(cs_tensor_writer_open(path, &info, 1, NULL, 0, &writer));
+            must_be_ok(cs_tensor_writer_put(writer, 0, 0, bytes, VALUES * size));
+            must_be_ok(cs_tensor_writer_commit(writer));
+            cs_tensor_writer_free(writer);
+
+            const cs_status status = cs_exchange_check(path, NULL, "update");
+
+            assert_int_equal(status, at < CS_COUNT(places) ? CS_INVALID : CS_OK);
+        }
+    }
+}
+
 static void a_file_that_is_no_safetensors_is_refused(void **state)
 {
     fixture f = make_fixture(state);
@@ -216,6 +251,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FOLDER_TEST(a_good_update_is_taken_and_what_the_worker_does_to_its_file_later_does_not_matter),
         FOLDER_TEST(updates_unlike_the_model_are_refused),
+        FOLDER_TEST(one_value_that_is_not_finite_is_found_wherever_it_stands),
         FOLDER_TEST(a_file_that_is_no_safetensors_is_refused),
         FOLDER_TEST(links_folders_devices_and_ways_out_are_refused),
         FOLDER_TEST(an_update_just_above_the_size_limit_is_refused),
