@@ -166,7 +166,8 @@ class AlignmentTest(harness.ConsortiumTest):
         self.assertEqual(expected, set(rows.values()))
         self.assertEqual(len(expected), len(rows))
         for name, numbers in tables.items():
-            self.assertEqual({row: number for row, number in rows.items() if number in set(numbers)}, self.cohort(name, job), name)
+            here = set(numbers)
+            self.assertEqual({row: number for row, number in rows.items() if number in here}, self.cohort(name, job), name)
         return rows
 
     def run_plan(self, plan, state="complete", patience_s=None):
